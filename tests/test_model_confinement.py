@@ -81,7 +81,7 @@ def as_file(path: Path, model: bytes) -> Callable[[], Any]:
 def as_conversation(model: bytes, **inputs: np.ndarray) -> Callable[[], Any]:
     """A model as the standard input, and after it one request, as they come over the socket; nobody reads the answers."""
     tensors = [tensor(name, value) for name, value in inputs.items()]
-    header = {"outputs": ["y"], "requests": 1, "inputs": describe_tensors(tensors)}
+    header = {"outputs": ["y"], "requests": 1, "answer_bytes": 1 << 20, "inputs": describe_tensors(tensors)}
     said = [len(model).to_bytes(8, "little"), model, *encode_frame(header, [each.data for each in tensors])]
 
     @contextmanager
