@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from http.client import HTTPConnection
@@ -68,6 +68,9 @@ class Proxy(BaseHTTPRequestHandler):
     fault: ClassVar[Callable[[str, str], str]] = staticmethod(lambda method, path: "")
     """How a request fails: a status; `cut`, before anything is done; `lost`, when it is done; `half`, within the answer."""
 
+    changes: ClassVar[threading.Lock] = threading.Lock()
+    """Held by one change at a time: Google looks at preconditions and acts in one step; here another could come between."""
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -85,6 +88,10 @@ class Proxy(BaseHTTPRequestHandler):
                 self.answer(answer, 2 if fault == "half" else 1)
 
     def respond(self, body: bytes) -> Answer:
+        with nullcontext() if self.command in {"GET", "HEAD"} else self.changes:
+            return self.act(body)
+
+    def act(self, body: bytes) -> Answer:
         url = urlsplit(self.path)
         if "X-Goog-Signature=" in url.query:
             return self.signed(url.path, url.query, body)

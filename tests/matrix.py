@@ -37,6 +37,8 @@ from served import WORKFLOW, Api, Served, connected
 from world import NOWHERE, Kind, Row, World
 
 ALLOWED = "allowed"
+TRIES = 20
+"""How often a call is made that there is no room for."""
 UNAUTHENTICATED = "UNAUTHENTICATED"
 DENIED = "PERMISSION_DENIED"
 NOT_FOUND = "NOT_FOUND"
@@ -93,7 +95,16 @@ def at_the_gate() -> Iterator[None]:
 
 
 async def answer(api: Api, method: Method, data: bytes) -> grpc.aio.AioRpcError | None:
-    """Make a call; the error it is answered with. Streams are read to their first message."""
+    """Make a call; the error it is answered with. One that a busy server has no room for says nothing, and is made again."""
+    error, tries = await _answer(api, method, data), 1
+    while error is not None and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and tries < TRIES:
+        await asyncio.sleep(0.1)
+        error, tries = await _answer(api, method, data), tries + 1
+    return error
+
+
+async def _answer(api: Api, method: Method, data: bytes) -> grpc.aio.AioRpcError | None:
+    """The error that a call is answered with. Streams are read to their first message."""
     try:
         if method.client_streaming and method.server_streaming:
             async for _ in (both := api.channel.stream_stream(method.path)(iter([data]))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import sqlite3
@@ -33,6 +34,7 @@ class Statement:
     sql: str
     parameters: tuple[Any, ...]
     counts: bool
+    task: asyncio.Task[Any] | None
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,9 @@ def asked(*begins: str) -> Iterator[list[Statement]]:
             parts = list(visitors.iterate(context.compiled.statement))
             skips = any(getattr(part, "_offset_clause", None) is not None for part in parts)
             counts = any(isinstance(part, sa.Function) and part.name == "count" for part in parts)
-            found.append(Statement(sql=sql, parameters=tuple(parameters), counts=skips or counts))
+            found.append(
+                Statement(sql=sql, parameters=tuple(parameters), counts=skips or counts, task=asyncio.current_task())
+            )
 
     event.listen(sa.Engine, "before_cursor_execute", note)
     try:
@@ -75,7 +79,8 @@ def _noting_prepared(transaction: type[Transaction], found: list[Statement]) -> 
 
     async def noting(tx: Transaction, sql: str, values: Sequence[Any]) -> Any:
         if sql.startswith("SELECT"):
-            found.append(Statement(sql=sql, parameters=tuple(values), counts="count(" in sql))
+            task = asyncio.current_task()
+            found.append(Statement(sql=sql, parameters=tuple(values), counts="count(" in sql, task=task))
         return await fetch(tx, sql, values)
 
     with pytest.MonkeyPatch.context() as patch:
