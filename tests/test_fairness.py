@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import acme
@@ -54,7 +54,11 @@ class NoDatabase:
         return await work(None)
 
 
-async def test_a_unit_is_in_the_next_batch_however_many_another_party_has_queued() -> None:
+async def batches_of(parties: Sequence[Callable[[Item], str]]) -> list[list[Item]]:
+    """The batches in which the units of the loud and one of the quiet are written, who comes when they have begun.
+
+    The quiet one is in the next batch.
+    """
     batches: list[list[Item]] = []
 
     async def apply(_: Any, units: Sequence[Item]) -> Sequence[None]:
@@ -62,26 +66,6 @@ async def test_a_unit_is_in_the_next_batch_however_many_another_party_has_queued
         await asyncio.sleep(0)
         return [None] * len(units)
 
-    committer: GroupCommitter[Item, None] = GroupCommitter(NoDatabase(), apply, parties=[lambda unit: unit[0]])  # type: ignore[arg-type]
-    loud = [asyncio.create_task(committer.submit((LOUD, number))) for number in range(4 * MAX_BATCH)]
-    await asyncio.sleep(0)
-    done = len(batches)
-    await committer.submit((QUIET, 0))
-    (written_in,) = [number for number, batch in enumerate(batches) if (QUIET, 0) in batch]
-    assert written_in <= done + 1
-    await asyncio.gather(*loud)
-    assert [item for batch in batches for item in batch if item[0] == LOUD] == [(LOUD, n) for n in range(4 * MAX_BATCH)]
-
-
-async def test_a_unit_is_in_the_next_batch_however_many_another_caller_of_its_organization_has_queued() -> None:
-    batches: list[list[Item]] = []
-
-    async def apply(_: Any, units: Sequence[Item]) -> Sequence[None]:
-        batches.append([*units])
-        await asyncio.sleep(0)
-        return [None] * len(units)
-
-    parties = [lambda _: "acme", lambda unit: unit[0]]
     committer: GroupCommitter[Item, None] = GroupCommitter(NoDatabase(), apply, parties=parties)  # type: ignore[arg-type]
     loud = [asyncio.create_task(committer.submit((LOUD, number))) for number in range(4 * MAX_BATCH)]
     await asyncio.sleep(0)
@@ -90,6 +74,16 @@ async def test_a_unit_is_in_the_next_batch_however_many_another_caller_of_its_or
     (written_in,) = [number for number, batch in enumerate(batches) if (QUIET, 0) in batch]
     assert written_in <= done + 1
     await asyncio.gather(*loud)
+    return batches
+
+
+async def test_a_unit_is_in_the_next_batch_however_many_another_party_has_queued() -> None:
+    batches = await batches_of([lambda unit: unit[0]])
+    assert [item for batch in batches for item in batch if item[0] == LOUD] == [(LOUD, n) for n in range(4 * MAX_BATCH)]
+
+
+async def test_a_unit_is_in_the_next_batch_however_many_another_caller_of_its_organization_has_queued() -> None:
+    await batches_of([lambda _: "acme", lambda unit: unit[0]])
 
 
 async def test_a_batch_ends_with_the_unit_that_makes_it_heavy() -> None:
