@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar o
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test soak steady check fix generate baseline migration bench clean
+.PHONY: help setup demo serve test soak steady check fix generate baseline protoset migration bench clean
 
 help: ## Print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -73,12 +73,15 @@ fix: $(STAMP) ## Repair what check finds, where that can be done
 	$(BIN)/buf format --write protos
 	$(MAKE) generate
 
-generate: $(STAMP) ## Generate the Python stubs from protos/
+generate: $(STAMP) ## Generate stubs and reference pages from protos/; those of a language that is not installed stay as they are
 	$(BIN)/python tools/generate.py
 
 baseline: $(STAMP) ## At a release: make today's contract the one that `check` holds changes against
 	$(BIN)/python tools/generate.py --image
 	$(BIN)/buf build .build/image.binpb --exclude-source-info -o protos/baseline.binpb
+
+protoset: $(STAMP) ## At a release: write dist/blobhub.protoset, for `grpcurl -protoset`
+	$(BIN)/python tools/generate.py --protoset
 
 migration: $(STAMP) ## Write the next migration: M="what changes", TYPE=name for a blob type's
 	$(BIN)/python tools/make_migration.py "$(M)" $(TYPE)
@@ -87,4 +90,4 @@ bench: $(STAMP) ## Measure beside the bare machine, as ratios: BENCH="schedules 
 	cd tests && ../$(BIN)/python -m benchmarks $(BENCH)
 
 clean: ## Remove everything that was made
-	rm -rf $(VENV) .build .data .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .build .data dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

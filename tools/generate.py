@@ -1,8 +1,11 @@
-"""Build the contract's descriptor image, the Python stubs and the reference pages from `protos/`.
+"""Build the contract's descriptor image, the stubs and the reference pages from `protos/`.
 
-`python tools/generate.py`          writes stubs and descriptors into `clients/python`, and the pages into `docs`
-`python tools/generate.py --check`  writes nothing; exits 1 when what is in the tree differs
-`python tools/generate.py --image`  only (re)builds `.build/image.binpb`, which buf lints and compares
+`python tools/generate.py`             writes stubs and descriptors into `clients`, and the pages into `docs`
+`python tools/generate.py --check`     writes nothing; exits 1 when what is in the tree differs
+`python tools/generate.py --image`     only (re)builds the images in `.build`, which buf lints, compares and generates from
+`python tools/generate.py --protoset`  writes `dist/blobhub.protoset`, which `grpcurl -protoset` reads
+
+Stubs of other languages than Python are written by `languages.py`, where their tools are installed.
 
 `buf/validate/validate.proto` is not copied into the tree: its descriptor comes out of the installed
 protovalidate package, byte for byte, so stubs made here agree with stubs made from Buf's own registry.
@@ -17,6 +20,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import languages
 from google.protobuf import any_pb2, descriptor_pb2, duration_pb2, field_mask_pb2, timestamp_pb2
 from google.rpc import status_pb2
 from protovalidate._gen.buf.validate import validate_pb
@@ -156,6 +160,15 @@ def _pages(descriptors: Path) -> dict[Path, str]:
     return reference.pages(descriptors) | made | {definitions_page.PAGE: definitions_page.page(descriptors)}
 
 
+def protoset(descriptors: Path) -> Path:
+    """Write the contract for clients that have no reflection; its path."""
+    path = ROOT / "dist" / "blobhub.protoset"
+    path.parent.mkdir(exist_ok=True)
+    made = languages.protoset(descriptor_pb2.FileDescriptorSet.FromString(descriptors.read_bytes()), OURS.sources())
+    path.write_bytes(made.SerializeToString(deterministic=True))
+    return path
+
+
 def _write(descriptors: Path, tree: Tree, out: Path) -> None:
     """Write everything that a tree's distribution ships of its protos."""
     stubs(descriptors, tree, out)
@@ -165,7 +178,11 @@ def _write(descriptors: Path, tree: Tree, out: Path) -> None:
 def main() -> int:
     """Run the command named by the first argument; return the exit code."""
     descriptors = image()
+    others = languages.build(descriptors, OURS.sources())
     if "--image" in sys.argv:
+        return 0
+    if "--protoset" in sys.argv:
+        print(protoset(descriptors))
         return 0
     stale: list[str] = []
     for tree in TREES:
@@ -175,6 +192,10 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             _write(descriptors, tree, Path(folder))
             stale += differences(Path(folder), tree)
+    if "--check" in sys.argv:
+        stale += languages.differences(others)
+    else:
+        languages.write(others)
     for path, text in _pages(descriptors).items():
         if "--check" not in sys.argv:
             path.write_text(text)
