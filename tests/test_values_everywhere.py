@@ -327,7 +327,16 @@ def every_edge(test: Any) -> Any:
     return settings(max_examples=scaled(60, least=3), deadline=None, suppress_health_check=SHARED_FIXTURES)(test)
 
 
-@pytest.mark.parametrize("text", [True, False], ids=["as-text", "as-the-client-does"])
+FORMS = [("sqlite", True), ("postgresql", False), ("sqlite", False), ("postgresql", True)][: scaled(4, least=2)]
+"""What a value comes as has nothing to do with what it is stored in, so with less than all four each is tried with one."""
+
+
+@pytest.mark.parametrize(
+    ("database_url", "text"),
+    FORMS,
+    indirect=["database_url"],
+    ids=[f"{kind}-as-text" if text else f"{kind}-as-the-client-does" for kind, text in FORMS],
+)
 @every_edge
 @given(value=values)
 async def test_a_value_that_is_taken_is_delivered_by_every_way_out(api: Api, text: bool, value: Any) -> None:
@@ -338,6 +347,7 @@ async def test_a_value_that_is_taken_is_delivered_by_every_way_out(api: Api, tex
     assert ways.delivered == WAYS_OUT
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize("value", LARGE, ids=[str(number) for number in range(len(LARGE))])
 async def test_a_value_at_the_bounds_is_delivered_by_every_way_out_of_what_takes_it(api: Api, value: Any) -> None:
     for text in (True, False):
@@ -351,6 +361,7 @@ async def test_a_value_at_the_bounds_is_delivered_by_every_way_out_of_what_takes
         }
 
 
+@pytest.mark.either_database
 async def test_what_is_no_value_is_refused_by_every_way_in(api: Api) -> None:
     ways = await opened(api)
     for form in (*REFUSED, *REFUSED_VALUES):
