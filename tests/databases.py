@@ -32,20 +32,24 @@ SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "'256MB'"
 
 EITHER = "either_database"
 EITHER_MEANS = "has little to do with the database: below full scale it runs on one kind, half of such tests on each"
+BOTH = "both_databases"
+BOTH_MEANS = "runs on both kinds, though it is in a module of which most has little to do with the database"
 
 _numbers = itertools.count(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the mark."""
+    """Declare the marks."""
     config.addinivalue_line("markers", f"{EITHER}: {EITHER_MEANS}")
+    config.addinivalue_line("markers", f"{BOTH}: {BOTH_MEANS}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the other kind of what runs on one."""
     if config.getoption("scale") == 1:
         return
-    left_out = {item for item in items if item.get_closest_marker(EITHER) and not _is_its_kind(item)}
+    either = [item for item in items if item.get_closest_marker(EITHER) and not item.get_closest_marker(BOTH)]
+    left_out = {item for item in either if not _is_its_kind(item)}
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
 

@@ -89,6 +89,7 @@ async def two_blobs(api: Api) -> None:
         await api.blobs.CreateBlob(blob_pb2.CreateBlobRequest(organization="acme", alias=alias, type=WORKFLOW))
 
 
+@pytest.mark.either_database
 async def test_callers_are_told_who_they_are(server: Served, api: Api, anonymous: Api, two_blobs: None) -> None:
     me = (await api.callers.GetCaller(caller_pb2.GetCallerRequest())).caller
     assert me.administrator
@@ -104,6 +105,7 @@ async def test_callers_are_told_who_they_are(server: Served, api: Api, anonymous
     )
 
 
+@pytest.mark.either_database
 async def test_a_blobs_key_opens_that_blob_alone(server: Served, api: Api, two_blobs: None) -> None:
     made = await scoped(api, "acme/one", "ROLE_WRITE")
     async with connected(server.address, made.key) as other:
@@ -119,6 +121,7 @@ async def test_a_blobs_key_opens_that_blob_alone(server: Served, api: Api, two_b
             await expect_refusal(call, DENIED, "PERMISSION_DENIED")
 
 
+@pytest.mark.either_database
 async def test_a_reading_key_writes_nothing(server: Served, api: Api, two_blobs: None) -> None:
     made = await scoped(api, "acme")
     async with connected(server.address, made.key) as other:
@@ -152,6 +155,7 @@ async def test_an_expired_key_is_refused(server: Served, api: Api, two_blobs: No
     await expect_refusal(scoped(api, "acme", expire_time=soon), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_VALUE")
 
 
+@pytest.mark.either_database
 async def test_a_key_is_shown_once_even_to_the_same_request(api: Api, two_blobs: None) -> None:
     request_id = "0b6d3a54-5b0c-4d6e-9f2e-0f6f1f1d2c3b"
     first = await scoped(api, "acme", request_id=request_id)
@@ -161,6 +165,7 @@ async def test_a_key_is_shown_once_even_to_the_same_request(api: Api, two_blobs:
     assert again.api_key == first.api_key
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize("key", ["", "nonsense", "bhk_x_y", "bhk_AAAAAAAAAAAA_BBBBBBBBBBBBBBBBBBBBBBCCCCCC"])
 async def test_a_malformed_key_is_refused_everywhere(server: Served, key: str) -> None:
     async with connected(server.address, None) as api:
@@ -169,6 +174,7 @@ async def test_a_malformed_key_is_refused_everywhere(server: Served, key: str) -
             await expect_refusal(call, UNAUTHENTICATED, "UNAUTHENTICATED")
 
 
+@pytest.mark.either_database
 async def test_a_key_is_taken_from_either_header_and_two_must_agree(server: Served) -> None:
     async with connected(server.address, None) as api:
         bearer, plain = ("authorization", f"Bearer {server.admin_key}"), ("x-api-key", server.admin_key)

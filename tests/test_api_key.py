@@ -26,6 +26,8 @@ from google.rpc import error_details_pb2
 from served import Api, Served, connected
 from waiting import refused_in_the_end
 
+pytestmark = pytest.mark.either_database
+
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
@@ -59,6 +61,7 @@ async def house(api: Api) -> Api:
     return api
 
 
+@pytest.mark.both_databases
 async def test_a_key_is_of_an_organization_a_blob_or_a_user(server: Served, house: Api) -> None:
     blob, ann = await acme.get_blob(house), await acme.user(house, "ann")
     expected = {
@@ -144,6 +147,7 @@ async def test_keys_are_an_admins_business(server: Served, house: Api, anonymous
         await expect_refusal(call, UNAUTHENTICATED, "UNAUTHENTICATED")
 
 
+@pytest.mark.both_databases
 async def test_keys_are_listed_by_what_they_are_of_oldest_first_revoked_ones_included(house: Api) -> None:
     made = {scope: [(await acme.key(house, scope)).api_key.id for _ in range(3)] for scope in ("acme", "acme/pipeline")}
     revoked = await acme.revoke_key(house, made["acme"][0])
@@ -264,6 +268,7 @@ async def test_a_time_that_is_none_is_refused(house: Api) -> None:
     await expect_refusal(acme.key(house, "acme", expire_time=beyond), INVALID, "INVALID_VALUE")
 
 
+@pytest.mark.both_databases
 async def test_when_a_key_was_used_is_written_without_moving_its_etag(server: Served, house: Api) -> None:
     made = await acme.key(house, "acme")
     assert not (await get(house, made.api_key.id)).HasField("last_used_time")
@@ -277,6 +282,7 @@ async def test_when_a_key_was_used_is_written_without_moving_its_etag(server: Se
     assert used.etag == made.api_key.etag
 
 
+@pytest.mark.both_databases
 async def test_the_use_of_a_key_is_written_at_most_once_a_minute(database_url: str) -> None:
     start = clock = datetime(2026, 1, 1, tzinfo=UTC)
     await migrate(database_url, ())

@@ -31,6 +31,8 @@ from calling import ask
 from served import WORKFLOW, Api, Served, connected, served
 from waiting import read_to_end, until
 
+pytestmark = pytest.mark.either_database
+
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
@@ -54,6 +56,7 @@ async def me(api: Api) -> caller_pb2.Caller:
     return (await api.callers.GetCaller(caller_pb2.GetCallerRequest())).caller
 
 
+@pytest.mark.both_databases
 async def test_a_change_is_entered_with_who_what_and_how_it_ended(api: Api) -> None:
     who, organization = await me(api), await acme.organization(api)
     request_id = str(uuid.uuid4())
@@ -215,6 +218,7 @@ async def test_an_old_alias_as_a_scope_is_told_as_renamed(api: Api) -> None:
     await expect_refusal(acme.entries(api, "+"), INVALID, "INVALID_REFERENCE")
 
 
+@pytest.mark.both_databases
 async def test_entries_are_filtered_by_user_method_and_failure(server: Served, api: Api) -> None:
     await acme.organization(api)
     async with acme.person(server, api, "ann", ("acme", WRITE)) as ann:
@@ -232,6 +236,7 @@ async def test_entries_are_filtered_by_user_method_and_failure(server: Served, a
     await expect_refusal(acme.entries(api, user="@nobody"), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
 
 
+@pytest.mark.both_databases
 async def test_entries_are_paged_in_order_and_a_token_is_of_one_list(api: Api) -> None:
     await acme.organization(api)
     for number in range(6):
@@ -247,6 +252,7 @@ async def test_entries_are_paged_in_order_and_a_token_is_of_one_list(api: Api) -
         await expect_refusal(api.audit.ListAuditEntries(mixed), INVALID, "INVALID_PAGE_TOKEN")
 
 
+@pytest.mark.both_databases
 async def test_entries_outlive_what_they_tell_about(server: Served, api: Api) -> None:
     await acme.organization(api)
     blob = await acme.blob(api)
@@ -267,6 +273,7 @@ async def test_entries_outlive_what_they_tell_about(server: Served, api: Api) ->
     ]
 
 
+@pytest.mark.both_databases
 async def test_a_watch_resumes_after_any_sequence_and_passes_over_what_is_not_its_own(api: Api) -> None:
     for number in range(4):
         for alias in ("acme", "other"):
@@ -309,6 +316,7 @@ async def test_a_token_that_is_no_number_is_none_of_the_lists(api: Api, after: s
     await expect_refusal(api.audit.ListAuditEntries(request), INVALID, "INVALID_PAGE_TOKEN")
 
 
+@pytest.mark.both_databases
 async def test_a_watch_follows_changes_and_refusals_alike(server: Served, api: Api) -> None:
     await acme.organization(api)
     watch = api.audit.WatchAuditEntries(audit_pb2.WatchAuditEntriesRequest(parent="acme"))

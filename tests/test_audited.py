@@ -14,6 +14,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from methods import Method
 from served import Api
 
+pytestmark = pytest.mark.either_database
+
 NEVER = {
     "etag": "says nothing of what was done",
     "request_id": "a field of the entry itself",

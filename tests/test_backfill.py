@@ -44,6 +44,7 @@ async def listed(api: Api, **fields: Any) -> list[pb.Firing]:
     return [firing async for firing in page(firings(api).ListFirings, request)]
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize("switch", [None, schedules.pause, schedules.disable])
 async def test_the_missing_times_of_a_range_fire_once(api: Api, switch: Any) -> None:
     await house(api)
@@ -114,6 +115,7 @@ async def test_a_clock_that_is_set_back_fires_nothing_that_was_backfilled(tmp_pa
             assert {each.kind for each in await found[0].settled()} == {"backfilled"}
 
 
+@pytest.mark.either_database
 async def test_where_executions_may_not_overlap_each_time_waits_for_the_end_of_the_one_before(
     api: Api, server: Served
 ) -> None:
@@ -131,6 +133,7 @@ async def test_where_executions_may_not_overlap_each_time_waits_for_the_end_of_t
     assert all(earlier[1] <= later[0] for earlier, later in pairwise(ran))
 
 
+@pytest.mark.either_database
 async def test_what_the_target_refuses_ends_the_backfill_and_stays_missing(api: Api) -> None:
     await house(api)
     await create(api, spec=HOURLY | {"invocation_target": schedules.TARGET | {"definition": "later"}})
@@ -143,6 +146,7 @@ async def test_what_the_target_refuses_ends_the_backfill_and_stays_missing(api: 
     assert times(await backfill(api, *DAY)) == hours(24)
 
 
+@pytest.mark.either_database
 async def test_what_comes_before_a_refused_time_fires(api: Api) -> None:
     await house(api, flows.code("set_data_output('result', inputs.given)"))
     expression = "1 / (0 if nominal_time == '2024-03-01T03:00:00Z' else 1)"
@@ -153,6 +157,7 @@ async def test_what_comes_before_a_refused_time_fires(api: Api) -> None:
     assert times(await listed(api)) == hours(3)
 
 
+@pytest.mark.either_database
 async def test_an_input_has_the_time_before_by_the_timetable(api: Api) -> None:
     await house(api, flows.code("set_data_output('result', inputs.given)"))
     value = '{"type": "template", "template": "{{ previous_time }}"}'
@@ -174,6 +179,7 @@ async def test_a_call_fires_so_many_at_most_and_says_where_to_go_on(api: Api, mo
         assert steps[-1].HasField("next_start_time") is more
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize("end", ["2024-02-29T23:59:59Z", "2025-03-03T00:00:00Z"])
 async def test_a_range_has_366_days_at_most_and_ends_after_it_begins(api: Api, end: str) -> None:
     await house(api)
@@ -181,6 +187,7 @@ async def test_a_range_has_366_days_at_most_and_ends_after_it_begins(api: Api, e
     await expect_refusal(backfill(api, DAY[0], end), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_VALUE")
 
 
+@pytest.mark.either_database
 async def test_nothing_but_the_default_revision_is_backfilled(api: Api) -> None:
     await house(api)
     await create(api)

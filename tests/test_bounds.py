@@ -136,6 +136,7 @@ async def holding(api: Api, scope: str = "acme/pipeline") -> int:
     return next(limit.value for limit in answer.limits if limit.name == NAME)
 
 
+@pytest.mark.either_database
 async def test_what_the_page_tells_happens(api: Api, people: tuple[Api, Api]) -> None:
     """The table in docs/limits.md."""
     ann, bob = people
@@ -151,6 +152,7 @@ async def test_what_the_page_tells_happens(api: Api, people: tuple[Api, Api]) ->
     assert await set_limit(api, "acme/pipeline", 1_000) == await holding(bob) == 1_000
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize("scope", ["acme", "acme/pipeline"])
 @pytest.mark.parametrize("value", [7, 1_000])
 async def test_an_administrators_setting_is_an_organizations_to_lower_and_not_to_lift(
@@ -169,6 +171,7 @@ async def test_an_administrators_setting_is_an_organizations_to_lower_and_not_to
     assert await set_limit(api, scope, None) == 100
 
 
+@pytest.mark.either_database
 async def test_an_organizations_setting_is_a_blobs_to_lower_and_not_to_lift(people: tuple[Api, Api]) -> None:
     ann, bob = people
     scope = "acme/pipeline"
@@ -185,6 +188,7 @@ async def test_an_organizations_setting_is_a_blobs_to_lower_and_not_to_lift(peop
     assert await holding(bob) == 60
 
 
+@pytest.mark.either_database
 async def test_a_dead_key_does_not_count_and_a_rotated_one_does_while_it_works(api: Api) -> None:
     await acme.organization(api)
     request = limit_pb2.UpdateLimitRequest(parent="acme", name="organization.api_keys", value=1)
@@ -218,6 +222,7 @@ def check_full(error: grpc.aio.AioRpcError, name: str, resource_id: str) -> None
     assert (info.metadata["limit"], info.metadata["resource"]) == (name, resource_id)
 
 
+@pytest.mark.either_database
 async def test_a_user_has_a_hundred_keys_that_work(api: Api) -> None:
     ann = await acme.user(api, "ann")
     dead = (await acme.key(api, "@ann")).api_key
@@ -255,6 +260,7 @@ async def test_a_user_creates_so_many_organizations_whoever_administers_them(
     assert await acme.organization(api, "another-ones")
 
 
+@pytest.mark.either_database
 async def test_fixed_limits_are_shown_with_what_is_held_and_cannot_be_set(api: Api) -> None:
     await acme.organization(api)
     await acme.blob(api)

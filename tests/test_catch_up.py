@@ -16,6 +16,8 @@ from google.protobuf.duration_pb2 import Duration
 from schedules import DAILY, create, house
 from served import connected, served
 
+pytestmark = pytest.mark.either_database
+
 LONG_AGO, START = utc("2001-01-01 00:00"), utc("2027-05-03 00:30")
 
 
@@ -54,6 +56,7 @@ HOURS = [f"05-03 {hour:02}:00" for hour in range(1, 24)]
 """The hours of the day that is missed, but for midnight, which is its end."""
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(
     ("policy", "late", "expected"),
     [
@@ -99,6 +102,7 @@ async def test_what_is_older_than_the_window_is_not_caught_up(
         assert told(await firer.settled()) == expected
 
 
+@pytest.mark.both_databases
 async def test_however_many_times_have_passed_so_many_are_caught_up_and_one_line_tells_of_the_others(
     tmp_path: Path, database_url: str
 ) -> None:

@@ -91,6 +91,7 @@ async def test_a_repeated_put_that_only_creates_gets_its_first_answer(api: Api) 
     assert await put(1, create_only=True, request_id=request_id) == first
 
 
+@pytest.mark.either_database
 async def test_a_definition_is_put_and_checked_as_content_or_document(api: Api) -> None:
     await api.session(flows.steps(2))
     revision = "acme/pipeline@draft"
@@ -103,6 +104,7 @@ async def test_a_definition_is_put_and_checked_as_content_or_document(api: Api) 
     assert not (await ask(api, "CheckDefinition", revision=revision, content=empty)).runnable
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize("kind", [definitions, session_objects, notes])
 async def test_a_put_with_the_etag_of_every_record_only_replaces(
     api: Api, kind: Callable[[Api], Awaitable[tuple[Put, Callable[[], Awaitable[object]]]]]

@@ -180,6 +180,7 @@ async def test_an_alias_means_the_blobs_own_credential_else_the_organizations(hu
     assert (await resolve(hub, "acme/notes"), await sign(hub)) == (of_acme, signature(shared))
 
 
+@pytest.mark.either_database
 async def test_what_is_used_is_what_was_stored_last(hub: Api) -> None:
     first, second = marked.secret("first"), marked.secret("second")
     made = await create(hub, "acme/notes", first)
@@ -196,6 +197,7 @@ async def test_what_is_used_is_what_was_stored_last(hub: Api) -> None:
     await expect_refusal(sign(hub), INVALID, "INVALID_VALUE")
 
 
+@pytest.mark.either_database
 async def test_a_request_made_again_is_answered_again_and_one_with_another_secret_is_not(hub: Api) -> None:
     secret, id_ = marked.secret("again"), str(uuid.uuid4())
     made = await create(hub, "acme", secret, request_id=id_)
@@ -209,6 +211,7 @@ async def test_a_request_made_again_is_answered_again_and_one_with_another_secre
         await delete(hub, made.id, request_id=id_)
 
 
+@pytest.mark.either_database
 async def test_a_stale_etag_changes_nothing(hub: Api) -> None:
     secret = marked.secret("kept")
     made = await create(hub, "acme", secret)
@@ -234,6 +237,7 @@ async def test_a_body_that_comes_as_text_is_kept_exactly(hub: Api) -> None:
     await expect_refusal(unset, INVALID, "INVALID_VALUE")
 
 
+@pytest.mark.either_database
 async def test_a_body_is_an_object_of_16_kib_with_finite_numbers(hub: Api) -> None:
     made = await create(hub, "acme", "x" * (rules.MAX_BODY_BYTES - len('{"key":""}')))
     secret = marked.secret("refused")
@@ -259,6 +263,7 @@ async def test_a_body_is_an_object_of_16_kib_with_finite_numbers(hub: Api) -> No
     assert await aliases(hub, "acme") == ["signing"]
 
 
+@pytest.mark.either_database
 async def test_an_owner_has_so_many_credentials_and_no_more(hub: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "MAX_CREDENTIALS", 2)
     for alias in ("one", "two"):
@@ -269,6 +274,7 @@ async def test_an_owner_has_so_many_credentials_and_no_more(hub: Api, monkeypatc
     await create(hub, "acme/notes", marked.secret("limit"), "three")
 
 
+@pytest.mark.either_database
 async def test_only_admins_have_to_do_with_credentials_and_writers_use_them(hub: Api, server: Served) -> None:
     secret = marked.secret("used")
     made = await create(hub, "acme", secret)
@@ -357,6 +363,7 @@ async def test_a_row_cannot_be_moved_to_another_owner_or_alias(hub: Api, server:
     assert len(await sign(hub)) == 64
 
 
+@pytest.mark.either_database
 async def test_a_server_with_another_master_key_does_not_start(tmp_path: Any, database_url: str) -> None:
     data_dir = tmp_path / "data"
     async with served(data_dir, database_url):
@@ -367,6 +374,7 @@ async def test_a_server_with_another_master_key_does_not_start(tmp_path: Any, da
             pass
 
 
+@pytest.mark.either_database
 async def test_a_note_that_comes_in_pieces_is_written_once(hub: Api) -> None:
     notes, id_ = notes_pb2_grpc.NotesServiceStub(hub.channel), str(uuid.uuid4())
     pieces = [notes_pb2.UploadNoteRequest(revision="acme/notes@draft", name="long", text="one ", request_id=id_)]

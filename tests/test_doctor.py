@@ -261,16 +261,19 @@ async def test_an_object_store_that_cannot_be_written_to(tmp_path: Path) -> None
     await failing(Settings(data_dir=tmp_path, listen="127.0.0.1:0"), "object store", "BLOBHUB_DATA_DIR")
 
 
+@pytest.mark.either_database
 async def test_an_object_store_that_is_nearly_full(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "MIN_FREE_BYTES", 1 << 62)
     await failing(settings, "object store", "make room")
 
 
+@pytest.mark.either_database
 async def test_an_object_store_that_gives_other_bytes_back(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "read_bytes", lambda _: b"others")
     await failing(settings, "object store", "gives back other bytes")
 
 
+@pytest.mark.either_database
 async def test_a_master_key_that_is_open_to_others_broken_gone_or_another(settings: Settings) -> None:
     file = settings.key_file
     key = file.read_text()
@@ -287,6 +290,7 @@ async def test_a_master_key_that_is_open_to_others_broken_gone_or_another(settin
     await failing(Settings(**given | {"master_key": other}), "master key", "BLOBHUB_MASTER_KEY lacks keys")
 
 
+@pytest.mark.either_database
 async def test_an_issuer_that_is_down_or_has_no_key_that_fits(settings: Settings, issuer: Issuer) -> None:
     given: dict[str, Any] = settings.model_dump() | issuer.settings
     other = Settings(**given | {"oidc_algorithms": "ES512"})
@@ -297,6 +301,7 @@ async def test_an_issuer_that_is_down_or_has_no_key_that_fits(settings: Settings
     await failing(Settings(**given), "token issuer", "no answer")
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize(("seconds", "verdict"), [(-20, WARN), (-300, FAIL)])
 async def test_a_clock_that_is_behind(settings: Settings, seconds: int, verdict: str) -> None:
     await failing(
@@ -309,6 +314,7 @@ async def test_a_clock_that_is_ahead_of_the_database_servers(settings: Settings)
     await failing(settings, "clock", "database server's", clock=lambda: datetime.now(UTC) + timedelta(minutes=5))
 
 
+@pytest.mark.either_database
 async def test_script_workers_that_get_no_time(settings: Settings) -> None:
     found = await examined(settings, code_seconds=1e-9)
     what = "blobhub.compute.workflow, script workers"
@@ -316,6 +322,7 @@ async def test_script_workers_that_get_no_time(settings: Settings) -> None:
     assert "BLOBHUB_CODE_SECONDS" in found[what].detail
 
 
+@pytest.mark.either_database
 async def test_time_zones_whose_rules_cannot_be_read(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     def read(name: str) -> ZoneInfo:
         if name == "Europe/Berlin":

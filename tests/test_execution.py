@@ -42,6 +42,7 @@ async def test_a_workflow_runs_end_to_end(api: Api) -> None:
     assert found.execution == ended
 
 
+@pytest.mark.either_database
 async def test_a_script_gets_its_input_and_gives_its_output(api: Api) -> None:
     session_id = await api.session(flows.code("set_data_output('result', inputs.given * 2)"))
     ended = await run(api, session_id, given=21)
@@ -49,6 +50,7 @@ async def test_a_script_gets_its_input_and_gives_its_output(api: Api) -> None:
     assert ended.result.number_value == 42
 
 
+@pytest.mark.either_database
 async def test_a_delay_waits(api: Api) -> None:
     session_id = await api.session(flows.delay(0.1))
     ended = await run(api, session_id)
@@ -89,6 +91,7 @@ async def test_a_stopped_execution_ends_stopped_and_a_completed_one_cannot_be_st
     await expect_refusal(stop, grpc.StatusCode.FAILED_PRECONDITION, "EXECUTION_ENDED")
 
 
+@pytest.mark.either_database
 async def test_a_running_script_is_stopped(api: Api) -> None:
     session_id = await api.session(flows.code("while True: pass"))
     started = await start(api, session_id)
@@ -96,6 +99,7 @@ async def test_a_running_script_is_stopped(api: Api) -> None:
     await wait_for_state(api, started.id, execution_pb2.EXECUTION_STATE_STOPPED)
 
 
+@pytest.mark.either_database
 async def test_an_execution_that_takes_too_long_fails(api: Api) -> None:
     session_id = await api.session(flows.delay(60))
     started = await start(api, session_id, timeout=Duration(nanos=50_000_000))
@@ -103,6 +107,7 @@ async def test_an_execution_that_takes_too_long_fails(api: Api) -> None:
     assert ended.failure.reason == "TIMEOUT"
 
 
+@pytest.mark.either_database
 async def test_a_policys_timeout_fails_a_step_and_its_retries_are_told(api: Api) -> None:
     policy = {"timeout": "0.05s", "retry": {"maximum_attempts": 2, "initial_interval": "0.01s"}}
     session_id = await api.session(flows.code("while True: pass", policy=policy))
@@ -116,6 +121,7 @@ async def test_a_policys_timeout_fails_a_step_and_its_retries_are_told(api: Api)
     assert events[-1].flow_error.failure.reason == "TIMEOUT"
 
 
+@pytest.mark.either_database
 async def test_a_failing_script_names_its_line(api: Api) -> None:
     session_id = await api.session(flows.code("x = 1\ny = 0\nset_data_output('result', x / y)"))
     ended = await run(api, session_id)
@@ -140,6 +146,7 @@ async def test_a_run_asked_for_twice_is_one_execution(api: Api) -> None:
     assert len(listed.executions) == 1
 
 
+@pytest.mark.either_database
 async def test_edits_of_a_draft_do_not_disturb_what_runs(api: Api) -> None:
     session_id = await api.session(flows.delay(0.2))
     started = await start(api, session_id)
@@ -148,6 +155,7 @@ async def test_edits_of_a_draft_do_not_disturb_what_runs(api: Api) -> None:
     assert ended.definition_digest == started.definition_digest
 
 
+@pytest.mark.either_database
 async def test_what_cannot_be_run_is_refused_with_every_problem(api: Api) -> None:
     session_id = await api.session(flows.document([flows.component("a", "no.such"), flows.component("b", "flow.end")], []))
     error = await expect_refusal(start(api, session_id), grpc.StatusCode.FAILED_PRECONDITION, "DEFINITION_NOT_RUNNABLE")
@@ -253,6 +261,7 @@ async def test_a_document_is_stored_byte_for_byte_and_a_message_says_the_same(ap
     assert (await api.definitions.CheckDefinition(check)).runnable
 
 
+@pytest.mark.either_database
 async def test_a_check_reports_every_problem_with_its_place(api: Api) -> None:
     await api.session(flows.steps(1))
     broken = flows.document(
@@ -346,6 +355,7 @@ async def test_runaways_do_not_keep_others_from_finishing(tmp_path) -> None:
             assert ended.failure.reason == "SCRIPT_TIMEOUT"
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 async def test_numbers_that_json_cannot_say_are_refused(api: Api, number: float) -> None:
     session_id = await api.session(flows.code("pass"))

@@ -67,6 +67,7 @@ async def test_an_execution_that_ends_in_the_transaction_of_its_start_is_told_wi
     assert (firing.execution_state, firing.sequence, firing.end_sequence) == ("completed", 1, 2)
 
 
+@pytest.mark.either_database
 async def test_inputs_are_evaluated_over_the_firing(hub) -> None:
     firer, api, _ = hub
     template = {
@@ -82,6 +83,7 @@ async def test_inputs_are_evaluated_over_the_firing(hub) -> None:
     assert results[1].string_value == f"report {first.nominal_time.isoformat().replace('+00:00', 'Z')}"
 
 
+@pytest.mark.either_database
 async def test_who_may_not_any_more_has_their_schedules_fire_with_an_access_error(hub) -> None:
     firer, api, server = hub
     made = await acme.key(api, "acme", role="ROLE_WRITE")
@@ -94,6 +96,7 @@ async def test_who_may_not_any_more_has_their_schedules_fire_with_an_access_erro
     assert refused.actor_id == made.api_key.id
 
 
+@pytest.mark.either_database
 async def test_what_cannot_be_invoked_is_told_and_keeps_no_other_from_firing(hub) -> None:
     firer, api, _ = hub
     for alias, definition in (("bad", "absent"), ("good", "workflow"), ("worse", "absent")):
@@ -107,6 +110,7 @@ async def test_what_cannot_be_invoked_is_told_and_keeps_no_other_from_firing(hub
     }
 
 
+@pytest.mark.either_database
 async def test_an_unforeseen_error_is_told_of_the_one_that_it_met(hub, monkeypatch: pytest.MonkeyPatch) -> None:
     firer, api, _ = hub
     for alias in ("bad", "good"):
@@ -123,6 +127,7 @@ async def test_an_unforeseen_error_is_told_of_the_one_that_it_met(hub, monkeypat
     assert found == {"bad": (FiringStatus.INVOCATION_ERROR, "INTERNAL"), "good": (FiringStatus.SUCCESS, "")}
 
 
+@pytest.mark.either_database
 async def test_a_definition_that_takes_long_to_compile_keeps_no_other_schedule_from_firing(
     hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +153,7 @@ async def test_a_definition_that_takes_long_to_compile_keeps_no_other_schedule_f
     assert (second.schedule_alias, second.status) == ("later", FiringStatus.SUCCESS)
 
 
+@pytest.mark.either_database
 async def test_a_definition_that_was_lost_is_told(hub, monkeypatch: pytest.MonkeyPatch) -> None:
     firer, api, _ = hub
     await create(api, spec=DAILY)

@@ -69,6 +69,7 @@ async def test_the_default_that_moves_forward_and_back_decides_what_fires(hub: H
         time += DAY
 
 
+@pytest.mark.either_database
 async def test_a_schedule_that_is_paused_on_a_frozen_revision_fires_again_when_it_is_resumed(hub: Hub) -> None:
     firer, api, _ = hub
     for alias in ("report", "other"):
@@ -84,6 +85,7 @@ async def test_a_schedule_that_is_paused_on_a_frozen_revision_fires_again_when_i
     assert await day_after(firer, time + 2 * DAY) == both
 
 
+@pytest.mark.either_database
 async def test_a_schedule_of_a_member_who_was_removed_starts_nothing_until_it_is_reassigned(hub: Hub) -> None:
     firer, api, server = hub
     async with acme.person(server, api, "ann", (NIGHTLY, WRITE)) as ann:

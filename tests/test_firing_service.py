@@ -47,6 +47,7 @@ async def ended(api: Api, count: int) -> None:
     await until(enough)
 
 
+@pytest.mark.either_database
 async def test_a_schedule_is_triggered_whatever_its_times_are(api: Api) -> None:
     await house(api, flows.scripts(1))
     made = await create(api)
@@ -69,6 +70,7 @@ async def test_a_trigger_made_again_fires_once(api: Api) -> None:
     assert len((await firings(api).ListFirings(pb.ListFiringsRequest(blob=NIGHTLY))).firings) == 1
 
 
+@pytest.mark.either_database
 async def test_nothing_but_the_default_revision_is_triggered(api: Api) -> None:
     await house(api)
     await create(api)
@@ -80,6 +82,7 @@ async def test_nothing_but_the_default_revision_is_triggered(api: Api) -> None:
     assert (await trigger(api)).status == SUCCESS
 
 
+@pytest.mark.either_database
 async def test_a_trigger_that_would_violate_the_overlap_policy_is_recorded_as_skipped(api: Api) -> None:
     await house(api, flows.delay(3600))
     await create(api, spec=DAILY | {"overlap": "OVERLAP_POLICY_QUEUE_ONE"})
@@ -110,6 +113,7 @@ async def test_firings_are_listed_the_newest_first_by_schedule_and_status(three:
     assert await listed(three, schedule="other", status=SUCCESS) == [other]
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize("read", [listed, replayed])
 async def test_a_schedule_that_the_blob_does_not_have_is_not_found(api: Api, read: Callable[..., Awaitable[object]]) -> None:
     await house(api)
@@ -149,6 +153,7 @@ async def test_a_watch_follows_what_fires(api: Api) -> None:
     assert second.HasField("end_time")
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize("read", [listed, replayed])
 async def test_only_a_scheduler_has_firings(api: Api, read: Callable[..., Awaitable[object]]) -> None:
     await house(api)

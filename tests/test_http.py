@@ -19,6 +19,8 @@ from certificates import Authority
 from served import Api, Served, served
 from waiting import within_deadline
 
+pytestmark = pytest.mark.either_database
+
 
 @asynccontextmanager
 async def http(server: Served, **options: object) -> AsyncIterator[httpx.AsyncClient]:

@@ -123,6 +123,7 @@ async def test_the_row_and_the_execution_are_both_there_or_neither(
     await ended(hub, (await run(hub)).execution_id)
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize(
     ("fields", "code", "reason"),
     [
@@ -142,6 +143,7 @@ async def test_what_cannot_be_invoked_is_refused_and_nothing_is_left(
     assert await left(server) == [0, 0, 0]
 
 
+@pytest.mark.either_database
 async def test_a_strangers_error_has_the_strangers_domain(hub: Api) -> None:
     error = await expect_refusal(run(hub, name="blank"), grpc.StatusCode.FAILED_PRECONDITION, "EMPTY_NOTE")
     info = error_details_pb2.ErrorInfo()
@@ -223,6 +225,7 @@ async def test_a_cause_invoked_by_many_at_once_makes_one_execution_and_one_sessi
     assert [item.alias for item in sessions.sessions] == ["", "fixed"]
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize("session", ["", "fixed"])
 async def test_a_cause_of_another_blob_is_refused_and_not_answered_with_its_execution(inside: Inside, session: str) -> None:
     await acme.organization(inside.api, "other")
@@ -289,6 +292,7 @@ async def test_preparing_reads_and_compiles_while_no_transaction_waits(inside: I
     assert loads == [0]
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize(
     "fields",
     [
@@ -306,6 +310,7 @@ async def test_preparing_does_nothing_for_what_would_be_refused(inside: Inside, 
         await inside.invoke(**fields)
 
 
+@pytest.mark.either_database
 async def test_without_an_alias_each_invocation_gets_a_session_of_its_own(inside: Inside) -> None:
     made = [await inside.invoke(cause=str(uuid.uuid4())) for _ in range(3)]
     assert len({item.session_id for item in made}) == 3
@@ -319,6 +324,7 @@ async def test_the_inputs_of_an_invocation_come_back_equal(inside: Inside) -> No
     assert repr(get_value(execution.input_data[0])) == repr(get_value(execution, "result")) == repr(value)
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize(
     "value", [2**64, {1, 2}, "\ud800", [[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]], "x" * (1 << 20)]
 )

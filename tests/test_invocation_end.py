@@ -57,6 +57,7 @@ async def outcome_of(api: Api, run_id: str) -> str:
     return (await ask(api, "GetNoteRun", note_run=run_id)).run.outcome
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize(
     ("document", "at_once", "outcome"),
     [

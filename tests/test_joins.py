@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import flows
+import pytest
 import runs
 from blobhub.v1 import execution_pb2
 from blobhub_client import get_value
@@ -13,6 +14,8 @@ from blobhub_server.workflow.interpreter import Completion
 from interpreting import REGISTRY, Run, replay
 from runs import failing
 from served import Api
+
+pytestmark = pytest.mark.either_database
 
 
 def run(components: dict[str, str], *connections: str, step_limit: int = 1_000) -> Run:

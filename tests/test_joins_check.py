@@ -17,6 +17,8 @@ from runs import failing
 from served import Api
 from token_model import Connection, Plan
 
+pytestmark = pytest.mark.either_database
+
 BOTH_ROUTES = "it can never fire: it needs the routes 'success', 'failure' of 'a', which takes 1 of them at most"
 
 

@@ -26,6 +26,8 @@ from pydantic import ValidationError
 from served import Api, Served, connected, served
 from waiting import until
 
+pytestmark = pytest.mark.either_database
+
 Tensor = inference_pb2.InferenceTensor
 MODEL = "acme/scorer@draft"
 

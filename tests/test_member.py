@@ -12,6 +12,8 @@ from blobhub.v1 import access_pb2, blob_pb2, member_pb2
 from blobhub_server.blobtypes.conformance import expect_refusal
 from served import Api, Served, connected
 
+pytestmark = pytest.mark.either_database
+
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
@@ -47,6 +49,7 @@ async def house(api: Api) -> Api:
     return api
 
 
+@pytest.mark.both_databases
 async def test_a_member_is_made_found_and_named_in_every_way(house: Api) -> None:
     blob = await acme.get_blob(house)
     made = await acme.member(house, "acme/pipeline", "ann", WRITE)
@@ -73,6 +76,7 @@ async def test_the_members_of_a_scope_are_those_of_itself(house: Api) -> None:
         await expect_refusal(get(house, scope, user), NOT_FOUND, "NOT_FOUND")
 
 
+@pytest.mark.both_databases
 async def test_members_are_listed_by_user_id_a_page_at_a_time(house: Api) -> None:
     for name in ("ann", "bob"):
         await acme.member(house, "acme", name)
@@ -87,6 +91,7 @@ async def test_members_are_listed_by_user_id_a_page_at_a_time(house: Api) -> Non
     await expect_refusal(house.members.ListMembers(request), INVALID, "INVALID_PAGE_TOKEN")
 
 
+@pytest.mark.both_databases
 async def test_a_user_is_a_member_once_and_must_be_there(house: Api) -> None:
     await acme.member(house, "acme", "ann")
     await expect_refusal(acme.member(house, "acme", "ann", ADMIN), grpc.StatusCode.ALREADY_EXISTS, "ALREADY_EXISTS")
@@ -192,6 +197,7 @@ async def test_a_blob_needs_no_admin_of_its_own(house: Api) -> None:
     assert await listed(house, "acme/pipeline") == []
 
 
+@pytest.mark.both_databases
 async def test_of_admins_who_leave_at_the_same_time_one_stays(house: Api) -> None:
     for name in ("ann", "bob"):
         await acme.member(house, "acme", name, ADMIN)

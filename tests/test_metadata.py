@@ -121,6 +121,7 @@ async def test_a_target_has_one_record_of_a_key(api: Api) -> None:
         await expect_refusal(api.metadata.DeleteMetadata(delete), NOT_FOUND, "NOT_FOUND")
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize("key", ["", "white space", "é", "a" * 257, "a:b", "line\n"])
 async def test_a_key_is_plain(api: Api, key: str) -> None:
     await blob(api)
@@ -128,6 +129,7 @@ async def test_a_key_is_plain(api: Api, key: str) -> None:
     assert (await create(api, BLOB, "Az09._/-" + "a" * 248)).key.endswith("aaa")
 
 
+@pytest.mark.either_database
 async def test_a_stale_etag_is_told_the_current_one(api: Api) -> None:
     await blob(api)
     first = await create(api, BLOB, "key", 1)
@@ -161,6 +163,7 @@ async def test_concurrent_writers_with_etags_lose_no_update(api: Api) -> None:
     assert from_value((await get(api, BLOB, "count")).value) == 12
 
 
+@pytest.mark.either_database
 async def test_an_update_changes_what_its_mask_names(api: Api) -> None:
     await blob(api)
     await create(api, BLOB, "key", {"a": 1}, "words")
@@ -191,6 +194,7 @@ async def test_a_request_made_twice_is_done_once(api: Api) -> None:
     await expect_refusal(api.metadata.CreateMetadata(request), EXISTS, "REQUEST_ID_REUSED")
 
 
+@pytest.mark.either_database
 async def test_a_target_has_at_most_256_records(api: Api) -> None:
     await blob(api)
     tried = await asyncio.gather(*(create(api, BLOB, f"key-{n:03}") for n in range(270)), return_exceptions=True)
@@ -206,6 +210,7 @@ async def test_a_target_has_at_most_256_records(api: Api) -> None:
     await create(api, BLOB, "more")
 
 
+@pytest.mark.either_database
 async def test_a_value_has_at_most_64_kib_and_24_levels(api: Api) -> None:
     await blob(api)
     most = 64 * 1024 - 2
@@ -264,6 +269,7 @@ async def test_what_holds_is_the_revisions_own_else_the_blobs(api: Api, of_blob,
     assert own == sorted(key for key in of_revision if key.startswith(prefix))
 
 
+@pytest.mark.either_database
 async def test_a_token_is_good_for_its_own_list_alone(api: Api) -> None:
     await blob(api)
     for number in range(3):
@@ -319,6 +325,7 @@ async def test_inserts_while_paging_neither_skip_nor_repeat(api: Api) -> None:
     assert {f"key-{number:02}" for number in range(0, 20, 2)} <= set(seen)
 
 
+@pytest.mark.either_database
 async def test_frozen_revisions_take_metadata_and_keep_their_digest(api: Api) -> None:
     await blob(api)
     await create(api, DRAFT, "state", "draft")
@@ -348,6 +355,7 @@ async def test_a_discarded_revision_takes_its_records_along(api: Api, server) ->
     await expect_refusal(listed(api, BLOB), NOT_FOUND, "NOT_FOUND")
 
 
+@pytest.mark.either_database
 async def test_everybody_reads_the_metadata_of_a_public_blob(api: Api, anonymous: Api) -> None:
     await blob(api, blob_pb2.VISIBILITY_PUBLIC)
     record = await create(api, BLOB, "key", [1, 2])
@@ -360,6 +368,7 @@ async def test_everybody_reads_the_metadata_of_a_public_blob(api: Api, anonymous
     await expect_refusal(update(anonymous, BLOB, "key", description="x"), unauthenticated, "UNAUTHENTICATED")
 
 
+@pytest.mark.either_database
 async def test_a_private_blob_shows_nothing_to_others(api: Api, anonymous: Api) -> None:
     await blob(api)
     await create(api, BLOB, "key")

@@ -26,6 +26,8 @@ from served import Api, Served, connected, served
 from store_faults import MANNERS, Faults, faults_of, told_of
 from waiting import until
 
+pytestmark = pytest.mark.either_database
+
 MIB = 1 << 20
 MODEL = model_of(2 * MIB + MIB // 2)
 """Of three blocks, so it has an outline."""
@@ -92,6 +94,7 @@ SMALL_STEPS = {"local": STEPS["local"], "google": ("write",)}
 """The same of an object of one block."""
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("send", [put, upload], ids=lambda send: send.__name__)
 async def test_a_model_that_cannot_be_stored_is_refused_so_and_leaves_nothing(
     owner: Api, server: Served, faults: Faults, kind: str, collectors, send: Callable[..., Awaitable[Any]]
@@ -138,6 +141,7 @@ async def test_a_part_that_cannot_be_stored_is_not_there_and_can_be_sent_again(
     await nothing_is_left_over(server, collectors)
 
 
+@pytest.mark.both_databases
 async def test_an_upload_is_completed_and_processed_although_every_step_fails_in_every_way(
     owner: Api, server: Served, faults: Faults, kind: str, collectors
 ) -> None:

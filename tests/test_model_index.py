@@ -79,6 +79,7 @@ async def test_everybody_is_listed_what_they_may_read(server: Served, api: Api, 
     assert await names(anonymous, "acme") == []
 
 
+@pytest.mark.either_database
 async def test_an_index_says_what_a_request_without_a_version_gets(api: Api, anonymous: Api) -> None:
     await acme.organization(api)
     for alias in ("empty", "draft", "snapshot"):
@@ -104,6 +105,7 @@ async def test_an_index_says_what_a_request_without_a_version_gets(api: Api, ano
     assert list((await index(anonymous, "acme")).models)[-1] == ready
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [

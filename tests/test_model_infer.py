@@ -22,6 +22,8 @@ from calling import ask
 from served import Api, Served, connected, served
 from waiting import until, within_deadline
 
+pytestmark = pytest.mark.either_database
+
 NAN = {"x": [["NaN", "Infinity", "-Infinity", 0.5]]}
 
 
@@ -141,6 +143,7 @@ async def test_what_may_pass_is_tried_again_under_the_policy_and_nothing_else(
     assert list(events.events) == []
 
 
+@pytest.mark.both_databases
 async def test_storage_that_is_away_is_waited_for(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     find, away = Predictions.find, [StorageUnavailable()]
 

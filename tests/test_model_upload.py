@@ -17,7 +17,7 @@ from model_uploads import DRAFT, PART, STORES, model_of, scorer, sending, sha256
 from served import Api
 from waiting import until
 
-pytestmark = pytest.mark.usefixtures("object_store")
+pytestmark = [pytest.mark.usefixtures("object_store"), pytest.mark.either_database]
 
 
 @pytest.fixture(params=STORES)
@@ -37,6 +37,7 @@ async def owner(object_store: str, api: Api) -> Api:
 MODEL = model_of(5 * PART)
 
 
+@pytest.mark.both_databases
 async def test_a_model_comes_in_parts_in_any_order(owner: Api) -> None:
     async with sending(owner, MODEL, sha256=sha256(MODEL)) as sender:
         upload = sender.upload
@@ -87,6 +88,7 @@ async def test_completing_again_asks_nothing_more_of_the_draft(owner: Api) -> No
             assert await sender.complete(**again) == operation_id
 
 
+@pytest.mark.both_databases
 async def test_parts_are_listed_by_pages(owner: Api) -> None:
     async with sending(owner, MODEL) as sender:
         await sender.put_all([5, 1, 3])
@@ -139,6 +141,7 @@ async def test_a_file_that_is_not_what_was_announced_is_not_stored(owner: Api, a
             assert await stored(owner) == (sha256(MODEL) if state == "COMPLETED" else "")
 
 
+@pytest.mark.both_databases
 async def test_completes_at_once_begin_one_operation(owner: Api) -> None:
     async with sending(owner, MODEL) as sender:
         await sender.put_all()
@@ -147,6 +150,7 @@ async def test_completes_at_once_begin_one_operation(owner: Api) -> None:
         assert await sender.ended() == "COMPLETED"
 
 
+@pytest.mark.both_databases
 async def test_a_cancelled_upload_takes_nothing_more_and_leaves_no_parts(owner: Api) -> None:
     async with sending(owner, MODEL) as sender:
         await sender.put_all([1, 2])
@@ -162,6 +166,7 @@ async def test_a_cancelled_upload_takes_nothing_more_and_leaves_no_parts(owner: 
         await until(has_no_parts)
 
 
+@pytest.mark.both_databases
 async def test_uploads_are_listed_by_state(owner: Api) -> None:
     ids = []
     for number in range(5):

@@ -233,6 +233,7 @@ async def test_a_server_sweeps_when_it_starts(tmp_path: Path, database_url: str)
         assert list(parts.iterdir()) == []
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize("harm", HARMS)
 async def test_harmed_content_is_data_loss_until_the_same_document_is_put_again(
     server: Served, api: Api, harm: Callable[[Path], None]

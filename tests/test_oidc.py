@@ -33,6 +33,8 @@ from issuer import (
 from served import WORKFLOW, Api, Served, connected, served
 from waiting import refused_in_the_end
 
+pytestmark = pytest.mark.either_database
+
 SET = {"oidc_issuer": ISSUER, "oidc_audience": AUDIENCE, "oidc_jwks": "https://issuer.example/jwks"}
 
 
@@ -104,6 +106,7 @@ async def test_later_tokens_write_nothing(hub: Served, admin: Api, issuer: Issue
     assert await the_users(admin) == before
 
 
+@pytest.mark.both_databases
 async def test_first_calls_at_once_make_one_user(hub: Served, admin: Api, issuer: Issuer) -> None:
     tokens = [issuer.token("ed", claims(jti=f"{n}")) for n in range(20)]
     found = await asyncio.gather(*(called(hub.address, token) for token in tokens))
@@ -111,6 +114,7 @@ async def test_first_calls_at_once_make_one_user(hub: Served, admin: Api, issuer
     assert len({who.user_id for who in found}) == 1
 
 
+@pytest.mark.both_databases
 async def test_a_subject_is_the_same_user_on_the_next_server(tmp_path: Path, database_url: str, issuer: Issuer) -> None:
     found = []
     for _ in range(2):
@@ -119,6 +123,7 @@ async def test_a_subject_is_the_same_user_on_the_next_server(tmp_path: Path, dat
     assert found[0] == found[1]
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 async def test_first_calls_at_once_on_two_servers_make_one_user(tmp_path: Path, database_url: str, issuer: Issuer) -> None:
     settings = issuer.settings | {"master_key_file": tmp_path / "master-key"}

@@ -154,6 +154,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize("way", ["expression", "code"])
 async def test_an_operation_on_a_value_of_another_type_fails_the_step_and_changes_nothing(api: Api, way: str) -> None:
     session_id = await api.session(counters.expression())
@@ -177,6 +178,7 @@ GROWING: list[tuple[str, Any, str]] = [
 ]
 
 
+@pytest.mark.either_database
 async def test_an_operation_that_leads_beyond_the_bounds_of_a_value_fails_the_step(api: Api) -> None:
     session_id = await api.session(counters.expression())
     for number, (operation, current, text) in enumerate(GROWING):

@@ -67,6 +67,7 @@ async def test_operations_are_listed_the_newest_first_by_state_and_kind_in_pages
     assert await listed(api, state=SUCCEEDED, order_by="create_time") == [*begun[:2], *begun[3:]]
 
 
+@pytest.mark.either_database
 async def test_a_watch_of_what_does_not_change_tells_that_it_is_current(
     gate: Gate, tmp_path: Path, database_url: str
 ) -> None:
@@ -85,6 +86,7 @@ async def test_a_watch_of_what_does_not_change_tells_that_it_is_current(
         watch.cancel()
 
 
+@pytest.mark.either_database
 async def test_a_watch_ends_with_the_server(gate: Gate, tmp_path: Path, database_url: str) -> None:
     async with AsyncExitStack() as clients:
         async with served(tmp_path / "data", database_url) as server:

@@ -26,6 +26,8 @@ from google.rpc import error_details_pb2
 from served import Api, Served, connected
 from waiting import read_to_end, refused_in_the_end
 
+pytestmark = pytest.mark.either_database
+
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 EXISTS = grpc.StatusCode.ALREADY_EXISTS
@@ -54,6 +56,7 @@ def reference_of_today(error: grpc.aio.AioRpcError) -> str:
     return info.metadata["alias"]
 
 
+@pytest.mark.both_databases
 async def test_who_creates_an_organization_is_its_admin(server: Served, api: Api) -> None:
     async with acme.person(server, api, "ann") as ann:
         made = await acme.organization(ann, "acme", description="what it is for")
@@ -99,6 +102,7 @@ async def test_a_public_organization_is_seen_by_everybody_and_a_private_one_by_i
     await expect_refusal(get(anonymous, "open"), grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
 
 
+@pytest.mark.both_databases
 async def test_the_organizations_that_a_caller_holds_a_role_on_are_listed(server: Served, api: Api, anonymous: Api) -> None:
     for alias in ("one", "two", "three"):
         await acme.organization(api, alias, visibility=PUBLIC)
@@ -112,6 +116,7 @@ async def test_the_organizations_that_a_caller_holds_a_role_on_are_listed(server
             assert await listed(scoped) == seen
 
 
+@pytest.mark.both_databases
 async def test_organizations_are_listed_by_prefix_visibility_and_order(api: Api) -> None:
     for alias in ("b-2", "a", "b-1", "b", "c"):
         await acme.organization(api, alias, visibility=PUBLIC if alias in ("a", "b-2") else PRIVATE)
@@ -126,6 +131,7 @@ async def test_organizations_are_listed_by_prefix_visibility_and_order(api: Api)
     await expect_refusal(listed(api, order_by="description"), INVALID, "INVALID_REQUEST")
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(
     "order_by", ["create_time", "create_time desc", "update_time", "update_time desc", "alias", "alias desc"]
 )
@@ -221,6 +227,7 @@ async def test_an_old_alias_tells_outsiders_nothing(server: Served, api: Api) ->
     assert len({(error.details(), str(error.trailing_metadata())) for error in said}) == 1
 
 
+@pytest.mark.both_databases
 async def test_an_old_alias_is_kept_for_its_organization_until_that_is_deleted(api: Api) -> None:
     await acme.organization(api, "first")
     await acme.organization(api, "other")
@@ -252,6 +259,7 @@ async def test_an_organization_with_blobs_is_deleted_by_a_cascade_alone(api: Api
     assert await listed(api) == []
 
 
+@pytest.mark.both_databases
 async def test_what_was_in_an_organization_is_gone_with_it(server: Served, api: Api) -> None:
     made = await acme.organization(api)
     session_id = await filled(api)
@@ -292,6 +300,7 @@ async def start(api: Api, session_id: str) -> execution_pb2.Execution:
     return (await api.executions.StartExecution(request)).execution
 
 
+@pytest.mark.both_databases
 async def test_a_cascade_cuts_off_what_runs_and_harms_nothing_else(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     await acme.organization(api)
     session_id = await filled(api, flows.delay(0.3))
@@ -310,6 +319,7 @@ async def test_a_cascade_cuts_off_what_runs_and_harms_nothing_else(api: Api, cap
     assert "journal_failed" not in caplog.text
 
 
+@pytest.mark.both_databases
 async def test_starts_and_a_cascade_at_the_same_time_end_in_one_or_the_other(api: Api) -> None:
     """Whatever falls into the deletion is refused like anything that is not there."""
     await acme.organization(api)
@@ -344,6 +354,7 @@ async def test_open_watches_end_when_their_organization_is_deleted(api: Api) -> 
         await expect_refusal(read_to_end(watch), NOT_FOUND, "NOT_FOUND")
 
 
+@pytest.mark.both_databases
 async def test_deleting_an_organization_lets_its_content_be_made_anew(api: Api) -> None:
     """Bytes are shared by digest: a deletion takes none away from who stores the same."""
     await acme.organization(api)

@@ -19,6 +19,8 @@ from schedules import DAILY, DEFAULT, create, delete, house, reassign
 from served import connected, served
 from waiting import until
 
+pytestmark = pytest.mark.either_database
+
 LONG_AGO, START = utc("2001-01-01 00:00"), utc("2127-05-03 00:00")
 MINUTELY = DAILY | {"cron_expression": "* * * * *", "timezone": "UTC"}
 MINUTES = scaled(60, least=12)
@@ -53,6 +55,7 @@ async def load(tmp_path: Path, url: str, policy: str) -> tuple[list[Firing], dic
             return await firer.firings(), ran
 
 
+@pytest.mark.both_databases
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("policy", "reasons"),
@@ -126,6 +129,7 @@ async def test_queue_one_keeps_the_first_time_that_comes_until_the_execution_has
     assert shown(await firer.firings()) == [(1, "stopped"), (3, "QUEUE_FULL"), (2, "runs")]
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("one", ["STOP_RUNNING"], indirect=True)
 async def test_stop_running_stops_it_and_waits_for_its_end(one) -> None:
     firer, _ = one

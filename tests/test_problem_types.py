@@ -18,6 +18,8 @@ from calling import ask
 from google.rpc import error_details_pb2
 from served import Api, connected, served
 
+pytestmark = pytest.mark.either_database
+
 START, END = flows.component("start", "flow.start"), flows.component("end", "flow.end")
 THROUGH = flows.control("start", "end")
 SCRIPT = "set_data_output('result', 1)"

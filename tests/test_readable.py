@@ -96,6 +96,7 @@ async def test_a_live_watch_gets_large_events_as_they_come(api: Api) -> None:
     assert seen[-1].type == "session_closed"
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize("page_size", [0, 3, 1000])
 @pytest.mark.parametrize("only", [{}, {"state": execution_pb2.EXECUTION_STATE_COMPLETED}, {"session": True}])
 async def test_a_list_of_executions_with_large_results_delivers_all(api: Api, page_size: int, only: dict[str, Any]) -> None:
@@ -175,6 +176,7 @@ LARGEST = {
 }
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize("value", LARGEST.values(), ids=LARGEST)
 async def test_whatever_any_way_in_accepts_every_way_out_delivers(api: Api, value: Any) -> None:
     session_id = await api.session(passing())
@@ -201,6 +203,7 @@ async def test_whatever_any_way_in_accepts_every_way_out_delivers(api: Api, valu
     assert [event async for event in page(api.sessions.ListEvents, session_pb2.ListEventsRequest(session=session_id))] == log
 
 
+@pytest.mark.either_database
 async def test_the_values_of_a_definition_are_bounded_as_they_are_told_not_as_they_are_spelled(api: Api) -> None:
     session_id = await api.session(json.dumps(flow(None)))
     numbers = "[" + ",".join(["1e15"] * 4_500) + f',"{"x" * 450_000}"]'
@@ -219,6 +222,7 @@ async def test_the_values_of_a_definition_are_bounded_as_they_are_told_not_as_th
     assert session_id
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize(("items", "size", "fits"), [(9_000, 100, True), (9_000, 900_000, True), (0, (1 << 20) - 4, False)])
 async def test_a_typed_definition_is_stored_as_a_document_within_its_bounds(
     api: Api, items: int, size: int, fits: bool
@@ -238,6 +242,7 @@ async def test_a_typed_definition_is_stored_as_a_document_within_its_bounds(
     assert same(value, get_value(constant_of(answer.content)))
 
 
+@pytest.mark.either_database
 async def test_a_definition_with_very_many_problems_is_checked_all_the_same(api: Api) -> None:
     await acme.organization(api)
     await acme.blob(api)
@@ -248,6 +253,7 @@ async def test_a_definition_with_very_many_problems_is_checked_all_the_same(api:
     assert answer.ByteSize() > MAX_PAGE_BYTES
 
 
+@pytest.mark.either_database
 async def test_a_script_whose_route_is_no_name_fails_with_a_reason(api: Api) -> None:
     session_id = await api.session(flows.code("set_result('r' * 5000000)"))
     ended = (await finish(api, session_id))[-1].execution

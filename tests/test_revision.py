@@ -58,6 +58,7 @@ async def test_a_revision_goes_from_draft_to_commit_to_snapshot(api: Api) -> Non
     assert await revision(api, f"{found.blob.id}@1") == snapshot
 
 
+@pytest.mark.either_database
 async def test_the_phases_are_one_way(api: Api) -> None:
     await blob(api)
     snapshot = await api.publish()
@@ -104,6 +105,7 @@ async def test_snapshots_are_numbered_without_gaps_under_concurrency(api: Api) -
     assert sorted(answer.revision.number for answer in published) == list(range(2, 10))
 
 
+@pytest.mark.either_database
 async def test_the_default_stays_when_told_to(api: Api) -> None:
     reference = await blob(api)
     first = await api.publish()
@@ -129,6 +131,7 @@ async def test_a_discarded_revision_is_gone_and_one_in_use_is_not(api: Api) -> N
     assert [item.number for item in listed.revisions] == [1]
 
 
+@pytest.mark.either_database
 async def test_references_that_mean_nothing_or_too_much(api: Api) -> None:
     reference = await blob(api)
     await api.publish()
@@ -155,6 +158,7 @@ async def test_references_that_mean_nothing_or_too_much(api: Api) -> None:
     await expect_refusal(get, invalid, "AMBIGUOUS_REFERENCE")
 
 
+@pytest.mark.either_database
 async def test_a_stale_etag_is_told_the_current_one(api: Api) -> None:
     reference = await blob(api)
     before = await revision(api, f"{reference}@draft")
@@ -203,6 +207,7 @@ async def test_the_same_request_at_the_same_time_is_done_once(api: Api) -> None:
     assert failed == []
 
 
+@pytest.mark.either_database
 async def test_a_commit_is_answered_again_though_the_draft_is_gone(api: Api) -> None:
     """The reference `@draft` no longer leads anywhere when the answer was lost and the call is made again."""
     await blob(api)
@@ -235,6 +240,7 @@ async def test_pages_neither_skip_nor_repeat_while_things_are_added(api: Api) ->
     await expect_refusal(foreign, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN")
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize("document", ["[]", "{{", '{"type": "other"}', '{"type":"workflow_definition","components":[1]}'])
 async def test_what_is_not_a_definition_is_refused(api: Api, document: str) -> None:
     await blob(api)

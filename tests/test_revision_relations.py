@@ -7,6 +7,7 @@ import uuid
 import acme
 import flows
 import grpc
+import pytest
 from blobhub.v1 import blob_pb2, definition_pb2, execution_pb2, revision_pb2, session_pb2
 from blobhub_server.blobtypes.conformance import expect_refusal, unpack
 from google.rpc import error_details_pb2
@@ -44,6 +45,7 @@ async def dependents(api: Api, reference: str) -> dict[str, list[str]]:
     return {item.kind: list(item.ids) for item in answer.dependents}
 
 
+@pytest.mark.either_database
 async def test_a_drafts_comment_changes_and_a_frozen_ones_does_not(api: Api) -> None:
     await pipeline(api)
     before = await acme.get_revision(api, "acme/pipeline@draft")
@@ -66,6 +68,7 @@ async def test_a_drafts_comment_changes_and_a_frozen_ones_does_not(api: Api) -> 
     assert (await acme.commit(api, draft.id, comment="given now")).comment == "given now"
 
 
+@pytest.mark.either_database
 async def test_several_drafts_live_side_by_side(api: Api) -> None:
     await pipeline(api)
     first = await api.publish()
@@ -81,6 +84,7 @@ async def test_several_drafts_live_side_by_side(api: Api) -> None:
     assert not (await compare(api, onward.id, drafts[1].id)).changes
 
 
+@pytest.mark.either_database
 async def test_a_base_must_be_a_frozen_revision_of_the_same_blob(api: Api) -> None:
     await pipeline(api)
     snapshot = await api.publish()
@@ -95,6 +99,7 @@ async def test_a_base_must_be_a_frozen_revision_of_the_same_blob(api: Api) -> No
         await expect_refusal(api.revisions.CreateRevision(request), PRECONDITION, "WRONG_PHASE")
 
 
+@pytest.mark.either_database
 async def test_the_default_revision_is_any_of_the_blob(api: Api) -> None:
     await pipeline(api)
     first = await api.publish()
@@ -168,6 +173,7 @@ async def test_a_comparison_says_what_was_added_removed_and_modified(api: Api) -
     assert (list(same.changes), same.unchanged) == ([], 3)
 
 
+@pytest.mark.either_database
 async def test_revisions_of_two_blobs_are_compared_when_their_type_is_the_same(api: Api) -> None:
     await pipeline(api)
     for alias, type_ in (("twin", WORKFLOW), ("notes", "stranger.notes")):
@@ -180,6 +186,7 @@ async def test_revisions_of_two_blobs_are_compared_when_their_type_is_the_same(a
         await expect_refusal(compare(api, *pair), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
 
 
+@pytest.mark.either_database
 async def test_both_sides_of_a_comparison_must_be_ones_to_see(server: Served, api: Api, anonymous: Api) -> None:
     await pipeline(api)
     for alias, visibility in (("open", "VISIBILITY_PUBLIC"), ("shut", "VISIBILITY_PRIVATE")):
@@ -230,6 +237,7 @@ async def test_many_dependents_are_counted_and_the_first_hundred_named(api: Api)
     assert list(found[1].ids) == branches[:100]
 
 
+@pytest.mark.either_database
 async def test_who_depends_on_a_revision_is_told_to_those_with_a_role(api: Api, anonymous: Api) -> None:
     await pipeline(api)
     await acme.update_blob(api, visibility=acme.PUBLIC)

@@ -12,6 +12,8 @@ from interpreting import REGISTRY, Run, WaitsForSignal, compiled, replay
 from runs import failing
 from served import Api
 
+pytestmark = pytest.mark.either_database
+
 
 def script(*handled: str, **values: object) -> str:
     """Start, one script, an end that `success` leads to, and one for each further route."""

@@ -24,6 +24,8 @@ from schedules import DAILY, DEFAULT, DRAFT, NIGHTLY, ONCE, TARGET, create, get,
 from served import Api, Served
 from waiting import until
 
+pytestmark = pytest.mark.either_database
+
 INVALID, DENIED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED
 NOT_FOUND, CONDITION = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION
 
@@ -173,6 +175,7 @@ async def test_a_time_that_has_passed_is_refused(api: Api) -> None:
     assert list(found) == ["spec.invocation_time"]
 
 
+@pytest.mark.both_databases
 async def test_an_alias_is_there_once_in_a_revision_and_only_drafts_are_edited(api: Api) -> None:
     await house(api)
     await create(api)
@@ -209,6 +212,7 @@ async def test_repeat_changes_with_the_time_that_goes_with_it(api: Api) -> None:
     assert (back.spec.cron_expression, back.spec.invocation_time) == ("0 9 * * 1-5", "")
 
 
+@pytest.mark.both_databases
 async def test_updates_of_different_fields_at_the_same_time_lose_nothing(api: Api) -> None:
     await house(api)
     await create(api)
@@ -240,6 +244,7 @@ async def test_a_completed_schedule_is_not_updated(api: Api) -> None:
     await schedules.delete(api, f"{DRAFT}/soon")
 
 
+@pytest.mark.both_databases
 async def test_lists_are_filtered_and_ordered(api: Api) -> None:
     await house(api)
     for alias, spec in (("b-daily", DAILY), ("a-once", ONCE), ("c-daily", DAILY)):
@@ -288,6 +293,7 @@ async def test_a_cron_expression_is_told_in_words(api: Api) -> None:
     await expect_refusal(schedules.describe(api, "every day"), INVALID, "INVALID_VALUE")
 
 
+@pytest.mark.both_databases
 async def test_upcoming_firings_of_a_blob_are_in_the_order_of_time(api: Api) -> None:
     await house(api)
     for alias, cron in (("hourly", "0 * * * ? *"), ("half", "30 * * * ? *"), ("daily", "0 9 * * ? *")):
@@ -316,6 +322,7 @@ async def test_a_firing_is_answered(api: Api, server: Served) -> None:
     assert (found.id, found.schedule_id, found.schedule_alias) == (firing_id, made.id, "report")
 
 
+@pytest.mark.both_databases
 async def test_a_scheduler_with_active_schedules_is_deleted_only_with_them(api: Api, server: Served) -> None:
     await house(api)
     made = await create(api)

@@ -20,6 +20,8 @@ from schedules import DAILY, DEFAULT, DRAFT, NIGHTLY, ONCE, TARGET, create, get,
 from served import Api, Served, connected, served
 from waiting import until
 
+pytestmark = pytest.mark.either_database
+
 INVALID, DENIED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED
 CONDITION = grpc.StatusCode.FAILED_PRECONDITION
 PAUSED, ACTIVE = schedule_pb2.SCHEDULE_STATE_PAUSED, schedule_pb2.SCHEDULE_STATE_ACTIVE
@@ -72,6 +74,7 @@ async def test_an_edit_of_the_default_draft_is_at_work_at_once(api: Api) -> None
     assert (again.id, again.next_nominal_time) == (made.id, made.next_nominal_time), "an alias has one id for good"
 
 
+@pytest.mark.both_databases
 async def test_when_the_default_moves_the_same_go_on_the_new_begin_and_the_missing_stop(api: Api) -> None:
     """And the other way round when it moves back."""
     await house(api)
@@ -105,6 +108,7 @@ async def test_when_the_default_moves_the_same_go_on_the_new_begin_and_the_missi
     assert not (await get(api, f"{NIGHTLY}@latest/new")).armed
 
 
+@pytest.mark.both_databases
 async def test_a_schedule_is_paused_and_resumed_on_a_frozen_revision(server: Served, api: Api) -> None:
     await house(api)
     made = await create(api)
@@ -252,6 +256,7 @@ async def test_a_revision_that_a_schedule_pins_is_not_discarded(api: Api) -> Non
     assert "schedules that invoke it" not in {item.kind for item in found}
 
 
+@pytest.mark.both_databases
 async def test_a_revision_is_kept_while_any_revision_of_a_scheduler_has_a_schedule_that_pins_it(api: Api) -> None:
     """For each can become the default one: a draft that is not yet, and a snapshot that was."""
     await house(api)
@@ -296,6 +301,7 @@ async def commits(api: Api, count: int) -> list[str]:
     return [(await acme.commit(api, f"acme/pipeline@{draft.id}")).id for draft in drafts]
 
 
+@pytest.mark.both_databases
 async def test_a_revision_that_is_discarded_while_a_schedule_is_saved_that_pins_it_is_not_there_for_it(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,6 +319,7 @@ async def test_a_revision_that_is_discarded_while_a_schedule_is_saved_that_pins_
     assert await schedules.listed(api) == []
 
 
+@pytest.mark.both_databases
 async def test_of_a_discard_and_a_schedule_that_pins_the_same_revision_at_once_one_is_refused(api: Api) -> None:
     await house(api)
     found = await commits(api, 8)

@@ -173,6 +173,7 @@ SPECS = [block for block in BLOCKS if "repeat" in block]
 (BACKFILL,) = [block for block in BLOCKS if "start_time" in block]
 
 
+@pytest.mark.either_database
 @pytest.mark.parametrize("spec", SPECS, ids=[spec["repeat"] for spec in SPECS])
 async def test_a_spec_of_the_page_is_a_schedule(api: Api, spec: dict[str, Any]) -> None:
     await schedules.house(api)
@@ -181,6 +182,7 @@ async def test_a_spec_of_the_page_is_a_schedule(api: Api, spec: dict[str, Any]) 
     assert made.HasField("next_nominal_time")
 
 
+@pytest.mark.either_database
 async def test_the_backfill_of_the_page_fires_what_it_says(api: Api) -> None:
     await schedules.house(api)
     await api.put(flows.steps(1), alias="digest")

@@ -13,6 +13,8 @@ from calling import ask
 from runs import run
 from served import Api
 
+pytestmark = pytest.mark.either_database
+
 SLEEP = "time.sleep is not available: use flow.delay"
 
 

@@ -93,6 +93,7 @@ async def test_keys_of_every_scope_are_shown_when_they_are_made_and_never_again(
     assert len(await audited(hub)) >= 4 * len(OWNERS)
 
 
+@pytest.mark.either_database
 async def test_wrong_keys_are_not_repeated(server: Served, hub: Api) -> None:
     whole = planted(make_secret(os.urandom), "a key that nobody made")
     wrong = [whole, whole[:-1], whole + "A", whole.swapcase(), secret("a key that is none"), server.admin_key[:-1]]
@@ -105,6 +106,7 @@ async def test_wrong_keys_are_not_repeated(server: Served, hub: Api) -> None:
     assert sum(entry.code == "UNAUTHENTICATED" for entry in entries) == 2  # the rest cannot be keys
 
 
+@pytest.mark.either_database
 async def test_a_key_in_the_place_of_an_id_is_not_written_down(hub: Api) -> None:
     request = api_key_pb2.CreateApiKeyRequest(parent="acme", role=access_pb2.ROLE_READ)
     answer = await hub.api_keys.CreateApiKey(request)
@@ -166,6 +168,7 @@ async def test_credentials_of_every_owner_are_never_shown(hub: Api) -> None:
     assert len(await audited(hub)) >= 5 * len(OWNERS)
 
 
+@pytest.mark.either_database
 async def test_credentials_that_are_refused_are_not_repeated(hub: Api, anonymous: Api) -> None:
     value = secret("a credential that is refused")
     wrong = [
@@ -220,6 +223,7 @@ async def test_an_exception_while_a_key_is_stored_does_not_hold_the_key(hub: Api
 # Everything else
 
 
+@pytest.mark.either_database
 async def test_bytes_that_are_no_message_are_not_repeated(hub: Api) -> None:
     value = secret("in bytes that are no message").encode()
     for method in served_methods():
@@ -278,6 +282,7 @@ def requests_of(method: Method, value: str) -> Iterator[message.Message]:
         yield alone
 
 
+@pytest.mark.either_database
 async def test_no_error_repeats_what_a_request_holds(hub: Api, watch: Recording) -> None:
     value = made()  # stored where texts are stored; only errors are looked through for it
     before = size_of_outputs(watch.folder, "errors")

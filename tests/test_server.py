@@ -29,6 +29,8 @@ from methods import served_methods
 from served import Api, Served, ServerProcess, connected, served
 from waiting import read_to_end
 
+pytestmark = pytest.mark.either_database
+
 BIN = Path(sys.executable).parent
 
 

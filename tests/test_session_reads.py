@@ -28,6 +28,8 @@ from interpreting import compiled
 from runs import run
 from served import Api
 
+pytestmark = pytest.mark.either_database
+
 OBJECTS, LARGE = 10, 950_000
 """Together they are more than a turn has read for it."""
 FITTING = MAX_STEP_BYTES // LARGE
@@ -57,6 +59,7 @@ async def put_large(api: Api, session_id: str, count: int) -> list[str]:
     return aliases
 
 
+@pytest.mark.both_databases
 async def test_an_execution_reads_many_large_objects_and_never_more_than_a_turn_may_have(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:

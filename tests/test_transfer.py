@@ -30,6 +30,8 @@ from served import Api
 from several_servers import together
 from waiting import until, within_deadline
 
+pytestmark = pytest.mark.either_database
+
 
 class Transfers:
     """A server with local objects, what signs for it, and a client of its HTTP port."""
@@ -192,6 +194,7 @@ async def test_a_url_is_for_one_method(transfers: Transfers) -> None:
     assert (await transfers.client.delete(get.url)).status_code == 405
 
 
+@pytest.mark.both_databases
 async def test_a_url_ends_with_its_time_and_with_its_key(transfers: Transfers) -> None:
     digest = await transfers.objects.put(b"some bytes")
     past = Grant.to_get(digest, actor_id=transfers.key_id, now=utc_now() - timedelta(hours=1))
@@ -204,6 +207,7 @@ async def test_a_url_ends_with_its_time_and_with_its_key(transfers: Transfers) -
     assert (answer.status_code, answer.json()["reason"]) == (403, "PERMISSION_DENIED")
 
 
+@pytest.mark.both_databases
 async def test_a_transfer_under_way_ends_when_its_key_is_revoked(
     transfers: Transfers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

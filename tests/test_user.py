@@ -15,6 +15,8 @@ from blobhub_server.blobtypes.conformance import expect_refusal
 from served import Api, Served, connected
 from waiting import refused_in_the_end, until
 
+pytestmark = pytest.mark.either_database
+
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
@@ -33,6 +35,7 @@ async def who(api: Api) -> caller_pb2.Caller:
     return (await api.callers.GetCaller(caller_pb2.GetCallerRequest())).caller
 
 
+@pytest.mark.both_databases
 async def test_an_administrator_makes_a_user_who_has_nothing_yet(server: Served, api: Api) -> None:
     made = await acme.user(api, "ann", display_name="Ann of acme")
     assert (made.name, made.display_name, made.issuer, made.subject) == ("ann", "Ann of acme", "", "")
@@ -50,6 +53,7 @@ async def test_a_name_that_references_cannot_hold_is_refused(api: Api, name: str
     await expect_refusal(acme.user(api, name), INVALID, "INVALID_REQUEST")
 
 
+@pytest.mark.both_databases
 async def test_a_name_is_taken_once(api: Api) -> None:
     await acme.user(api, "ann")
     for name in ("ann", "administrator"):
@@ -77,6 +81,7 @@ async def test_a_key_of_an_organization_is_nobody(server: Served, api: Api) -> N
         await expect_refusal(get(scoped), DENIED, "PERMISSION_DENIED")
 
 
+@pytest.mark.both_databases
 async def test_users_are_listed_oldest_first_or_with_a_prefix_by_name_and_in_pages(api: Api) -> None:
     for name in ("zoe", "ann-1", "ann", "ann_2", "bob"):
         await acme.user(api, name)
@@ -145,6 +150,7 @@ async def test_the_last_administrator_stays(api: Api) -> None:
     assert not (await acme.update_user(api, "@me", administrator=False)).administrator
 
 
+@pytest.mark.both_databases
 async def test_of_administrators_who_leave_at_the_same_time_one_stays(server: Served, api: Api) -> None:
     await acme.user(api, "ann", administrator=True)
     async with connected(server.address, (await acme.key(api, "@ann", ADMIN)).key) as ann:

@@ -22,6 +22,8 @@ from google.rpc import error_details_pb2
 from methods import served_methods
 from served import Api
 
+pytestmark = pytest.mark.either_database
+
 PACKAGES = ("blobhub.v1", "stranger.notes.v1")
 UNKNOWN = 99
 """A number that no enum has."""
