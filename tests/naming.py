@@ -227,7 +227,7 @@ def a_watch_follows_unless_it_only_replays(contract: Contract) -> Iterator[str]:
 
 
 def retries_use_the_words_of_temporal(contract: Contract) -> Iterator[str]:
-    """`maximum_attempts`, `initial_interval`, `backoff_coefficient`, `maximum_interval`, `non_retryable_reasons`."""
+    """`maximum_attempts`, `initial_interval`, `backoff_coefficient`, `maximum_interval`, `…_reasons`."""
     words = r"attempts|max_attempts|first_interval|factor|multiplier|cap|max_interval|max_backoff"
     yield from _fields(contract.messages, words)
 

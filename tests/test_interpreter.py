@@ -92,7 +92,10 @@ def test_an_error_fails_the_execution_when_failure_leads_nowhere() -> None:
     assert run.state.error == {
         "reason": "SCRIPT_ERROR",
         "message": "component 'script' failed: broken",
+        "component_id": "script",
         "line": 3,
+        "attempt": 1,
+        "details": None,
     }
 
 

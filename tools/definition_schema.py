@@ -120,6 +120,7 @@ def _retry() -> Schema:
             },
             "maximum_interval": _duration("The longest wait."),
             "non_retryable_reasons": {"type": ["array", "null"], "items": reason, "maxItems": reader.MAX_REASONS},
+            "retryable_reasons": {"type": ["array", "null"], "items": reason, "maxItems": reader.MAX_REASONS},
         },
     )
 

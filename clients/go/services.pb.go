@@ -8,7 +8,7 @@ import (
 )
 
 // ContractDigest is the SHA-256 of the descriptors that the stubs were generated from.
-const ContractDigest = "e6a853b08c26f2b3a3caeae1ecb3df195ad56c75883163aa165084258a42f548"
+const ContractDigest = "cc544ca34ca37ebf1f9ce64e1056b2b357b93242406b55e2cb48c5c99788fdbf"
 
 // Services are the clients of all services. No two have a method of the same name.
 type Services struct {

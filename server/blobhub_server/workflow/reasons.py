@@ -32,7 +32,7 @@ OF_COMPONENTS: Mapping[str, str] = {
     "OPERATION_TYPE": "The operation of a `data.value` cannot be applied to the value that is there, or that is written.",
     "ROUTE_LEADS_NOWHERE": "It took a route that no connection carries; the message names those there are.",
     "INTERRUPTED": "The server went down under it. It is tried again, however often, unless its policy forbids this reason.",
-    "COMPONENT_ERROR": "It failed and gave no reason of its own.",
+    "COMPONENT_ERROR": "It failed and gave no reason of its own. Those of `flow.fail` are the definition's.",
     "EXPRESSION_SYNTAX": "An expression that came through a connection is none.",
     "EXPRESSION_NAME": "A name in an expression has no value; the message says which have.",
     "EXPRESSION_ABSENT": "A key or an item that an expression reads is not there.",

@@ -741,8 +741,11 @@ type WorkflowRetry struct {
 	MaximumInterval *durationpb.Duration `protobuf:"bytes,4,opt,name=maximum_interval,json=maximumInterval,proto3" json:"maximum_interval,omitempty"`
 	// A failure whose reason is one of these is final: it is not tried again. At most 100 reasons, such as `SCRIPT_ERROR`.
 	NonRetryableReasons []string `protobuf:"bytes,5,rep,name=non_retryable_reasons,json=nonRetryableReasons,proto3" json:"non_retryable_reasons,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Where there are some, a failure with any other reason is final. At most 100; one that is among the non-retryable ones too
+	// is final.
+	RetryableReasons []string `protobuf:"bytes,6,rep,name=retryable_reasons,json=retryableReasons,proto3" json:"retryable_reasons,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *WorkflowRetry) Reset() {
@@ -806,6 +809,13 @@ func (x *WorkflowRetry) GetMaximumInterval() *durationpb.Duration {
 func (x *WorkflowRetry) GetNonRetryableReasons() []string {
 	if x != nil {
 		return x.NonRetryableReasons
+	}
+	return nil
+}
+
+func (x *WorkflowRetry) GetRetryableReasons() []string {
+	if x != nil {
+		return x.RetryableReasons
 	}
 	return nil
 }
@@ -1763,13 +1773,14 @@ const file_blobhub_v1_definition_proto_rawDesc = "" +
 	"\x04form\"v\n" +
 	"\x0eWorkflowPolicy\x123\n" +
 	"\atimeout\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12/\n" +
-	"\x05retry\x18\x02 \x01(\v2\x19.blobhub.v1.WorkflowRetryR\x05retry\"\xab\x02\n" +
+	"\x05retry\x18\x02 \x01(\v2\x19.blobhub.v1.WorkflowRetryR\x05retry\"\xd8\x02\n" +
 	"\rWorkflowRetry\x12)\n" +
 	"\x10maximum_attempts\x18\x01 \x01(\x05R\x0fmaximumAttempts\x12D\n" +
 	"\x10initial_interval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0finitialInterval\x12/\n" +
 	"\x13backoff_coefficient\x18\x03 \x01(\x01R\x12backoffCoefficient\x12D\n" +
 	"\x10maximum_interval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x0fmaximumInterval\x122\n" +
-	"\x15non_retryable_reasons\x18\x05 \x03(\tR\x13nonRetryableReasons\"\xb6\x01\n" +
+	"\x15non_retryable_reasons\x18\x05 \x03(\tR\x13nonRetryableReasons\x12+\n" +
+	"\x11retryable_reasons\x18\x06 \x03(\tR\x10retryableReasons\"\xb6\x01\n" +
 	"\x12WorkflowConnection\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\tsource_id\x18\x02 \x01(\tR\bsourceId\x12\x1b\n" +

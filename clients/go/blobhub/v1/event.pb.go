@@ -525,7 +525,13 @@ type Failure struct {
 	// The cause in words, cut after 2,000 characters.
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	// Line of the user's script or expression, from 1; 0 when it is not about one.
-	Line          int32 `protobuf:"varint,3,opt,name=line,proto3" json:"line,omitempty"`
+	Line int32 `protobuf:"varint,3,opt,name=line,proto3" json:"line,omitempty"`
+	// The component that failed; empty when it is about none.
+	ComponentId string `protobuf:"bytes,4,opt,name=component_id,json=componentId,proto3" json:"component_id,omitempty"`
+	// What the component tells programs, at most 16 KiB of JSON; unset when it tells nothing.
+	Details *structpb.Value `protobuf:"bytes,5,opt,name=details,proto3" json:"details,omitempty"`
+	// The details as JSON text, where `details` does not say them exactly, or not at all (see ExecutionInput).
+	DetailsJson   string `protobuf:"bytes,6,opt,name=details_json,json=detailsJson,proto3" json:"details_json,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -579,6 +585,27 @@ func (x *Failure) GetLine() int32 {
 		return x.Line
 	}
 	return 0
+}
+
+func (x *Failure) GetComponentId() string {
+	if x != nil {
+		return x.ComponentId
+	}
+	return ""
+}
+
+func (x *Failure) GetDetails() *structpb.Value {
+	if x != nil {
+		return x.Details
+	}
+	return nil
+}
+
+func (x *Failure) GetDetailsJson() string {
+	if x != nil {
+		return x.DetailsJson
+	}
+	return ""
 }
 
 // The execution began to run.
@@ -1435,11 +1462,14 @@ const file_blobhub_v1_event_proto_rawDesc = "" +
 	"\n" +
 	"scope_path\x18\x04 \x03(\tR\tscopePath\x12\x12\n" +
 	"\x04step\x18\x05 \x01(\x03R\x04step\x12\x18\n" +
-	"\aattempt\x18\x06 \x01(\x05R\aattempt\"O\n" +
+	"\aattempt\x18\x06 \x01(\x05R\aattempt\"\xc7\x01\n" +
 	"\aFailure\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +
-	"\x04line\x18\x03 \x01(\x05R\x04line\"_\n" +
+	"\x04line\x18\x03 \x01(\x05R\x04line\x12!\n" +
+	"\fcomponent_id\x18\x04 \x01(\tR\vcomponentId\x120\n" +
+	"\adetails\x18\x05 \x01(\v2\x16.google.protobuf.ValueR\adetails\x12!\n" +
+	"\fdetails_json\x18\x06 \x01(\tR\vdetailsJson\"_\n" +
 	"\vFlowEntered\x12#\n" +
 	"\rdefinition_id\x18\x01 \x01(\tR\fdefinitionId\x12+\n" +
 	"\x11definition_digest\x18\x02 \x01(\tR\x10definitionDigest\"s\n" +
@@ -1545,20 +1575,21 @@ var file_blobhub_v1_event_proto_depIdxs = []int32{
 	16, // 14: blobhub.v1.Event.session_object_deleted:type_name -> blobhub.v1.SessionObjectDeleted
 	17, // 15: blobhub.v1.Event.session_closing:type_name -> blobhub.v1.SessionClosing
 	18, // 16: blobhub.v1.Event.session_closed:type_name -> blobhub.v1.SessionClosed
-	20, // 17: blobhub.v1.FlowExited.result:type_name -> google.protobuf.Value
-	2,  // 18: blobhub.v1.FlowError.failure:type_name -> blobhub.v1.Failure
-	21, // 19: blobhub.v1.ProcessorExited.elapsed:type_name -> google.protobuf.Duration
-	2,  // 20: blobhub.v1.ProcessorError.failure:type_name -> blobhub.v1.Failure
-	20, // 21: blobhub.v1.ProcessorOutput.value:type_name -> google.protobuf.Value
-	2,  // 22: blobhub.v1.ProcessorRetrying.failure:type_name -> blobhub.v1.Failure
-	19, // 23: blobhub.v1.ProcessorRetrying.retry_time:type_name -> google.protobuf.Timestamp
-	19, // 24: blobhub.v1.ProcessorWaiting.wake_time:type_name -> google.protobuf.Timestamp
-	14, // 25: blobhub.v1.ProcessorWaiting.signal:type_name -> blobhub.v1.Signal
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	20, // 17: blobhub.v1.Failure.details:type_name -> google.protobuf.Value
+	20, // 18: blobhub.v1.FlowExited.result:type_name -> google.protobuf.Value
+	2,  // 19: blobhub.v1.FlowError.failure:type_name -> blobhub.v1.Failure
+	21, // 20: blobhub.v1.ProcessorExited.elapsed:type_name -> google.protobuf.Duration
+	2,  // 21: blobhub.v1.ProcessorError.failure:type_name -> blobhub.v1.Failure
+	20, // 22: blobhub.v1.ProcessorOutput.value:type_name -> google.protobuf.Value
+	2,  // 23: blobhub.v1.ProcessorRetrying.failure:type_name -> blobhub.v1.Failure
+	19, // 24: blobhub.v1.ProcessorRetrying.retry_time:type_name -> google.protobuf.Timestamp
+	19, // 25: blobhub.v1.ProcessorWaiting.wake_time:type_name -> google.protobuf.Timestamp
+	14, // 26: blobhub.v1.ProcessorWaiting.signal:type_name -> blobhub.v1.Signal
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_blobhub_v1_event_proto_init() }

@@ -448,6 +448,7 @@ class WorkflowRetry(_message.Message):
     BACKOFF_COEFFICIENT_FIELD_NUMBER: _builtins.int
     MAXIMUM_INTERVAL_FIELD_NUMBER: _builtins.int
     NON_RETRYABLE_REASONS_FIELD_NUMBER: _builtins.int
+    RETRYABLE_REASONS_FIELD_NUMBER: _builtins.int
     maximum_attempts: _builtins.int
     """How many attempts may fail: 1–100; unset means 1. An attempt that a server went down under did not fail."""
     backoff_coefficient: _builtins.float
@@ -464,6 +465,12 @@ class WorkflowRetry(_message.Message):
     def non_retryable_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """A failure whose reason is one of these is final: it is not tried again. At most 100 reasons, such as `SCRIPT_ERROR`."""
 
+    @_builtins.property
+    def retryable_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where there are some, a failure with any other reason is final. At most 100; one that is among the non-retryable ones too
+        is final.
+        """
+
     def __init__(
         self,
         *,
@@ -472,10 +479,11 @@ class WorkflowRetry(_message.Message):
         backoff_coefficient: _builtins.float = ...,
         maximum_interval: _duration_pb2.Duration | None = ...,
         non_retryable_reasons: _abc.Iterable[_builtins.str] | None = ...,
+        retryable_reasons: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["initial_interval", b"initial_interval", "maximum_interval", b"maximum_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backoff_coefficient", b"backoff_coefficient", "initial_interval", b"initial_interval", "maximum_attempts", b"maximum_attempts", "maximum_interval", b"maximum_interval", "non_retryable_reasons", b"non_retryable_reasons"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backoff_coefficient", b"backoff_coefficient", "initial_interval", b"initial_interval", "maximum_attempts", b"maximum_attempts", "maximum_interval", b"maximum_interval", "non_retryable_reasons", b"non_retryable_reasons", "retryable_reasons", b"retryable_reasons"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -232,6 +232,9 @@ class Failure(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     LINE_FIELD_NUMBER: _builtins.int
+    COMPONENT_ID_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    DETAILS_JSON_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """An upper-case word, such as `SCRIPT_TIMEOUT` or `STEP_LIMIT`. `ROUTE_LEADS_NOWHERE` means that a component took a route
     that no connection carries, and may not end its branch; `JOIN_STARVED` that nothing is left to do, and a join waits for
@@ -246,16 +249,27 @@ class Failure(_message.Message):
     """The cause in words, cut after 2,000 characters."""
     line: _builtins.int
     """Line of the user's script or expression, from 1; 0 when it is not about one."""
+    component_id: _builtins.str
+    """The component that failed; empty when it is about none."""
+    details_json: _builtins.str
+    """The details as JSON text, where `details` does not say them exactly, or not at all (see ExecutionInput)."""
+    @_builtins.property
+    def details(self) -> _struct_pb2.Value:
+        """What the component tells programs, at most 16 KiB of JSON; unset when it tells nothing."""
+
     def __init__(
         self,
         *,
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
         line: _builtins.int = ...,
+        component_id: _builtins.str = ...,
+        details: _struct_pb2.Value | None = ...,
+        details_json: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["details", b"details"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["line", b"line", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["component_id", b"component_id", "details", b"details", "details_json", b"details_json", "line", b"line", "message", b"message", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -29,6 +29,9 @@ from blobhub_server.workflow.components.awaits import Await
 MAX_ROUTE = 256
 """How many characters a route has at most, and what a step says that it waits for; a definition's have no more either."""
 
+MAX_REASON = 64
+"""How many characters the reason of an error has at most; what is longer is cut."""
+
 QUIET_ROUTES = frozenset({"success", "next", "failure"})
 """Routes that need no connection: the first two end their branch without one, and the last the execution."""
 
@@ -66,6 +69,15 @@ SUCCESS = PortSpec(category="flow_output", route="success", description="Control
 FAILURE = PortSpec(
     category="flow_output", route="failure", description="Control leaves here when it has failed, if this is connected."
 )
+ERROR = PortSpec(
+    category="data_output",
+    route="error",
+    description=(
+        "Why it has failed, when control leaves by `failure`: an object with `reason`, `message`, `component_id`, `line`, "
+        "`attempt` and `details`."
+    ),
+)
+"""The data output of every component with the route `failure`, whether its type declares it or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +148,8 @@ class Slip:
 class ComponentError(Exception):
     """A component failed. `reason` is an upper-case word, `line` one of the user's script, from 1.
 
-    `retryable` says whether trying again can help; the component's policy decides whether it is tried. `work` is as in
-    Outcome.
+    `retryable` says whether trying again can help; the component's policy decides whether it is tried. `details` is JSON of
+    at most 16 KiB for programs; more than that is left out. `work` is as in Outcome.
     """
 
     def __init__(
@@ -147,6 +159,7 @@ class ComponentError(Exception):
         reason: str = "COMPONENT_ERROR",
         line: int | None = None,
         retryable: bool = True,
+        details: Any = None,
         work: int = 0,
     ) -> None:
         super().__init__(message)
@@ -154,6 +167,7 @@ class ComponentError(Exception):
         self.reason = reason
         self.line = line
         self.retryable = retryable
+        self.details = details
         self.work = work
 
 
@@ -246,6 +260,11 @@ class Component(ABC):
     def category(self) -> str:
         """The group: what stands before the dot of the type."""
         return self.type.partition(".")[0]
+
+    @property
+    def may_fail_by_route(self) -> bool:
+        """Whether control may leave it by `failure`, which gives the output `error` a value."""
+        return self.open_routes or "failure" in self.routes
 
     @property
     def description(self) -> str:

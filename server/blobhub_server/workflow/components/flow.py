@@ -9,6 +9,7 @@ from typing import Any
 from blobhub_server.workflow.components.awaits import Await, time
 from blobhub_server.workflow.components.contract import (
     CONTROL_IN,
+    MAX_REASON,
     MAX_ROUTE,
     Component,
     ComponentError,
@@ -68,6 +69,52 @@ class End(PureComponent):
         """Stop here."""
         outputs = {"value": unwrap(inputs["value"])} if "value" in inputs else {}
         return Outcome(route="end", outputs=outputs, terminal=unwrap(inputs.get("terminal")) is True)
+
+
+class Fail(PureComponent):
+    """Fails with a reason and a message of one's own. Nobody sees it through a route: it fails what it is in, as an error
+    does whose component has no `failure` connected. An `error` that came out of another component is raised again, with
+    `reason` and `message` in the place of its own where they are given.
+    """
+
+    type = "flow.fail"
+    title = "Fail"
+    ports = (
+        CONTROL_IN,
+        PortSpec(
+            category="data_input",
+            route="reason",
+            description=f"An upper-case word for programs, at most {MAX_REASON} characters, such as `CARD_DECLINED`; "
+            "`COMPONENT_ERROR` unless `error` has one.",
+            value_type="text",
+        ),
+        PortSpec(category="data_input", route="message", description="The cause in words.", value_type="text"),
+        PortSpec(
+            category="data_input", route="details", description="What else programs are told: any JSON, at most 16 KiB."
+        ),
+        PortSpec(
+            category="data_input", route="error", description="An error to raise again, as an output `error` gives it."
+        ),
+    )
+    routes = ()
+
+    def run(self, inputs: Inputs) -> Outcome:
+        """Raise the error."""
+        given = {name: unwrap(inputs[name]) for name in ("reason", "message", "details", "error") if name in inputs}
+        again = given.get("error")
+        raised = again if isinstance(again, dict) else {}
+        told = {name: given.get(name, raised.get(name)) for name in ("reason", "message", "details")}
+        for name in ("reason", "message"):
+            if told[name] is not None and not isinstance(told[name], str):
+                raise ComponentError(f"`{name}` must be a text", reason="INVALID_INPUT", retryable=False)
+        raise ComponentError(told["message"] or "", reason=told["reason"] or "COMPONENT_ERROR", details=told["details"])
+
+    def problems(self, settings: Inputs) -> list[tuple[str, str]]:
+        """A reason that is set must be one."""
+        reason = unwrap(settings.get("reason", "COMPONENT_ERROR"))
+        if isinstance(reason, str) and 0 < len(reason) <= MAX_REASON:
+            return []
+        return [("reason", f"must be a text of 1 to {MAX_REASON} characters")]
 
 
 class Switch(PureComponent):

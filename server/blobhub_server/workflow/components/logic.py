@@ -6,6 +6,7 @@ from blobhub_server.workflow.code.calls import calls_of
 from blobhub_server.workflow.code.contract import ScriptError
 from blobhub_server.workflow.components.contract import (
     CONTROL_IN,
+    ERROR,
     FAILURE,
     SUCCESS,
     ComponentContext,
@@ -42,6 +43,7 @@ class Expression(PureComponent):
             required=True,
         ),
         PortSpec(category="data_output", route="result", description="Its value."),
+        ERROR,
     )
     routes = ("success", "failure")
     open_ports = True
@@ -82,6 +84,7 @@ class Code(EffectComponent):
             description="The script: text, or a message whose text parts are joined.",
             required=True,
         ),
+        ERROR,
     )
     routes = ("success", "failure")
     open_ports = True

@@ -12,6 +12,7 @@ from blobhub_server.blobtypes.reference import names_revision
 from blobhub_server.errors import BlobHubError
 from blobhub_server.workflow.components.contract import (
     CONTROL_IN,
+    ERROR,
     FAILURE,
     SUCCESS,
     ComponentContext,
@@ -66,6 +67,7 @@ class Infer(EffectComponent):
         PortSpec(category="data_output", route="outputs", description="Object of the model's answer, tensors by name."),
         PortSpec(category="data_output", route="revision_id", description="The id of the revision that was asked."),
         PortSpec(category="data_output", route="model_digest", description="SHA-256 of the model that was asked."),
+        ERROR,
     )
     routes = ("success", "failure")
     open_ports = True

@@ -96,7 +96,7 @@ class Retry:
     """`maximum_attempts` in all; the n-th wait is `initial_interval` × `backoff_coefficient`ⁿ⁻¹, at most `maximum_interval`.
 
     Intervals are in seconds. An attempt that a server went down under is none of them. A failure whose reason is one of
-    `non_retryable_reasons` is not tried again.
+    `non_retryable_reasons`, or is none of `retryable_reasons` where there are some, is not tried again.
     """
 
     maximum_attempts: int = 1
@@ -104,6 +104,11 @@ class Retry:
     backoff_coefficient: float = 2.0
     maximum_interval: float = 60.0
     non_retryable_reasons: tuple[str, ...] = ()
+    retryable_reasons: tuple[str, ...] = ()
+
+    def takes(self, reason: str) -> bool:
+        """Whether a failure with that reason is tried again, as far as its reason goes."""
+        return reason not in self.non_retryable_reasons and (not self.retryable_reasons or reason in self.retryable_reasons)
 
     def wait(self, attempt: int) -> float:
         """Seconds to wait after that attempt, counted from 1, has failed."""

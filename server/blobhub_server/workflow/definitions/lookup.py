@@ -62,8 +62,9 @@ class Lookup:
 
 @cache
 def declared_ports(type_: ComponentType) -> frozenset[tuple[str, str]]:
-    """The ports that a component type declares: (category, route) of each."""
-    return frozenset((port.category, port.route) for port in type_.ports)
+    """The ports that a component type has whatever a definition adds: (category, route) of each."""
+    error = [(DATA_OUTPUT, "error")] if type_.may_fail_by_route else []
+    return frozenset([*((port.category, port.route) for port in type_.ports), *error])
 
 
 def settings_of(component: Component) -> dict[str, Any]:

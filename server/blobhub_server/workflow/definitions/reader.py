@@ -62,6 +62,7 @@ _SPELLINGS = {
         "backoff_coefficient",
         "maximum_interval",
         "non_retryable_reasons",
+        "retryable_reasons",
     ),
     "connection": ("id", "source_id", "target_id", "source_port", "target_port", "route"),
 }
@@ -211,6 +212,7 @@ class _Reader:
             backoff_coefficient=self._number(fields, "backoff_coefficient", path, 2.0),
             maximum_interval=self._seconds(fields, "maximum_interval", path, 60.0) or 0.0,
             non_retryable_reasons=tuple(self._items(fields, "non_retryable_reasons", MAX_REASONS, self._reason, path)),
+            retryable_reasons=tuple(self._items(fields, "retryable_reasons", MAX_REASONS, self._reason, path)),
         )
 
     def _reason(self, content: Any, path: str) -> str:

@@ -140,6 +140,10 @@ def _outputs(lookup: Lookup) -> Iterator[Problem]:
         if outputs is not None and connection.source_route not in outputs:
             path = f"connections[{number}].{_port_field(connection)}"
             message = f"{id_[:60]!r} never sets the output {connection.source_route[:60]!r}"
+            if connection.source_route == "error" and type_.may_fail_by_route:
+                if "failure" in lookup.carried[id_]:
+                    continue
+                message += ": no connection carries its route `failure`"
             yield _warning(P.UNSET_OUTPUT, id_, path, message)
 
 

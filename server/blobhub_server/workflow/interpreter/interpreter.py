@@ -7,8 +7,7 @@ copy, so a decision can be thrown away.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from blobhub_server.workflow.components.awaits import RECEIVED, Await, AwaitKind
@@ -20,10 +19,10 @@ from blobhub_server.workflow.components.contract import (
     require_result,
 )
 from blobhub_server.workflow.definitions.graph import Graph, Node
-from blobhub_server.workflow.interpreter.failure import failure, is_lost, leads_nowhere
+from blobhub_server.workflow.interpreter.failure import FAILED_BY_ROUTE, cut, failure, failure_of, is_lost, leads_nowhere
 from blobhub_server.workflow.interpreter.holdings import MAX_STATE_BYTES
 from blobhub_server.workflow.interpreter.needs import needs_of_end, waiting_steps
-from blobhub_server.workflow.interpreter.price import BUDGET, price_of_bytes, price_of_entering, price_of_work
+from blobhub_server.workflow.interpreter.price import BUDGET, price_of_entering, price_of_work
 from blobhub_server.workflow.interpreter.records import (
     Completion,
     Failed,
@@ -37,41 +36,14 @@ from blobhub_server.workflow.interpreter.records import (
     StopRequested,
     TimedOut,
 )
-from blobhub_server.workflow.interpreter.session_values import (
-    apply_writes,
-    are_unread,
-    beyond_reading,
-    changed_in_place,
-    have_changed,
-    require_writable,
-    writes_of,
-)
+from blobhub_server.workflow.interpreter.session_values import are_unread, beyond_reading, have_changed, writes_of
 from blobhub_server.workflow.interpreter.size import MAX_LOG_BYTES
-from blobhub_server.workflow.interpreter.state import ExecutionState, apply
+from blobhub_server.workflow.interpreter.state import ExecutionState
+from blobhub_server.workflow.interpreter.turn import Turn, TurnMaker
 
 MAX_TOKENS = 10_000
 """How many tokens an execution has at most. A component can place as many as there are connections, at each of its steps."""
-_INTERRUPTED = {"reason": "INTERRUPTED", "message": "the server went down under the step", "line": 0}
-
-
-@dataclass(slots=True)
-class Turn:
-    """What happenings lead to: records, and the state and the session's objects after them.
-
-    `written` holds those of the objects that the turn writes. `reads` names those that it has read as they were before it:
-    it is not what follows where they are others. `touched` has the steps that something has happened to. `spent` is what of
-    the budget it took, and `taken` how many of the happenings it has taken in. The state that the turn began with is
-    unchanged, so a turn can be thrown away.
-    """
-
-    state: ExecutionState
-    session: dict[str, Any]
-    records: list[Record] = field(default_factory=list)
-    written: dict[str, Any] = field(default_factory=dict)
-    reads: set[str] = field(default_factory=set)
-    touched: set[int] = field(default_factory=set)
-    spent: int = 0
-    taken: int = 0
+_INTERRUPTED = ComponentError("the server went down under the step", reason="INTERRUPTED")
 
 
 def advance(
@@ -107,19 +79,8 @@ def advance(
     return turn
 
 
-class _Taking:
+class _Taking(TurnMaker):
     """Takes happenings into a turn."""
-
-    def __init__(self, graph: Graph, turn: Turn, now: float, budget: int) -> None:
-        self.budget = budget
-        self._graph = graph
-        self._state = turn.state
-        self._turn = turn
-        self._session = turn.session
-        self._records = turn.records
-        self._now = now
-        # What the first component needs was read for it, as far as it may be.
-        self._first = bool(turn.state.ready)
 
     def lacks(self, happening: Happening) -> bool:
         """Whether it ends a step that rests on session objects which were not read for this turn."""
@@ -273,65 +234,54 @@ class _Taking:
         if not outcome.terminal and is_lost(node, outcome.route):
             self._fail(step, leads_nowhere(node, outcome.route))
             return
+        outputs = dict(outcome.outputs)
+        if outcome.route == "failure" and "failure" in node.control:
+            error = ComponentError(FAILED_BY_ROUTE)
+            outputs.setdefault("error", failure_of(node.id, self._state.open[step].attempt, error))
         try:
-            objects = self._apply_writes(node, outcome.outputs) if node.writes else {}
+            objects = self._apply_writes(node, outputs) if node.writes else {}
         except ComponentError as error:
             self._fail(step, error)
             return
         public = {"route": outcome.route, "elapsed": elapsed}
-        private = {"outputs": dict(outcome.outputs)} if outcome.outputs else {}
+        private = {"outputs": outputs} if outputs else {}
         if read is not None:  # The run was given other session objects than the step was entered with.
             private["session"] = dict(read)
         self._emit("processor.exited", step, public, private)
-        if objects:
-            self._session |= objects
-            self._turn.written |= objects
+        self._write(objects)
         if outcome.terminal:
             self._finish()
         elif outcome.route == "failure" and "failure" not in node.control:
             self._end_with("UNHANDLED_FAILURE", f"component {node.id!r} ended with `failure`, which leads nowhere")
 
-    def _apply_writes(self, node: Node, outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """The session objects that outputs write, by alias. Raises ComponentError where an operation cannot be applied.
-
-        The execution's own values are written by the fold of the record, so here it is only seen that they can be.
-        """
-        changed = changed_in_place(node, outputs, "session")
-        self._note_reads(changed)
-        if are_unread(changed, self._session):
-            raise beyond_reading(changed)
-        work = require_writable(node, outputs, "session", self._session)
-        work += require_writable(node, outputs, "execution", self._state.values)
-        self.budget -= price_of_work(work)
-        return apply_writes(node, outputs, "session", self._session)
-
-    def _read_session(self, aliases: Iterable[str]) -> dict[str, Any]:
-        self._note_reads(aliases)
-        return {alias: self._session[alias] for alias in aliases if alias in self._session}
-
-    def _note_reads(self, aliases: Iterable[str]) -> None:
-        """Note which session objects are read, but for those that this turn has written itself."""
-        self._turn.reads.update(alias for alias in aliases if alias not in self._turn.written)
-
     def _fail(self, step: int, error: ComponentError) -> None:
         node, about = self._node(step), self._state.open[step]
-        told = failure(error.reason, error.message, error.line or 0)
+        told = failure_of(node.id, about.attempt, error)
         retry = node.policy.retry
-        final = not error.retryable or error.reason in retry.non_retryable_reasons
+        again = error.retryable and retry.takes(error.reason)
         failures = about.failures + 1
-        if node.kind is ComponentKind.EFFECT and not final and failures < retry.maximum_attempts:
+        if node.kind is ComponentKind.EFFECT and again and failures < retry.maximum_attempts:
             self._retry(step, told, retry.wait(failures))
             return
-        self._emit("processor.error", step, {"error": told, "attempt": about.attempt})
-        if "failure" not in node.control:
-            self._end_with(error.reason, f"component {node.id!r} failed: {error.message}", error.line or 0)
+        handled, objects = "failure" in node.control, dict[str, Any]()
+        if handled and "error" in node.writes:
+            try:
+                objects = self._apply_writes(node, {"error": told})
+            except ComponentError as unwritten:  # Nobody can handle an error that is not where it is looked for.
+                told, handled = failure_of(node.id, about.attempt, unwritten), False
+        private = {"outputs": {"error": told}} if handled else {}
+        self._emit("processor.error", step, {"error": told, "attempt": about.attempt}, private)
+        self._write(objects)
+        if not handled:
+            self._end_with_failure_of(told)
 
     def _interrupt(self, step: int) -> None:
         """Try the attempt again that a server went down under, however many there were, unless the policy forbids it."""
         if "INTERRUPTED" in self._node(step).policy.retry.non_retryable_reasons:
-            self._fail(step, ComponentError(str(_INTERRUPTED["message"]), reason="INTERRUPTED"))
+            self._fail(step, _INTERRUPTED)
         else:
-            self._retry(step, dict(_INTERRUPTED), 0.0, interrupted=True)
+            about = self._state.open[step]
+            self._retry(step, failure_of(about.component_id, about.attempt, _INTERRUPTED), 0.0, interrupted=True)
 
     def _retry(self, step: int, error: dict[str, Any], wait: float, *, interrupted: bool = False) -> None:
         public = {"attempt": self._state.open[step].attempt + 1, "error": error, "until": self._now + wait}
@@ -343,39 +293,10 @@ class _Taking:
             public["result"] = self._state.result
         self._emit("flow.exited", public=public)
 
-    def _end_with(self, reason: str, message: str, line: int = 0) -> None:
-        self._emit("flow.error", public={"error": failure(reason, message, line)})
+    def _end_with(self, reason: str, message: str) -> None:
+        self._emit("flow.error", public={"error": failure(reason, message)})
 
-    def _current(self, step: int, attempt: int | None = None) -> bool:
-        """Whether a step is open and, when asked, at that attempt, and the execution is not being stopped."""
-        found = self._state.open.get(step)
-        return found is not None and attempt in (None, found.attempt) and self._state.phase == "running"
-
-    def _node(self, step: int) -> Node:
-        return self._graph.components[self._state.open[step].component_id]
-
-    def _emit(
-        self,
-        type_: str,
-        step: int | None = None,
-        public: dict[str, Any] | None = None,
-        private: dict[str, Any] | None = None,
-    ) -> None:
-        about = None if step is None else self._state.open[step]
-        self._append(
-            Record(
-                type=type_,
-                at=self._now,
-                step=step,
-                attempt=about.attempt if about else None,
-                component_id=about.component_id if about else None,
-                public=public or {},
-                private=private or {},
-            )
-        )
-
-    def _append(self, record: Record) -> None:
-        self.budget -= price_of_bytes(*apply(self._graph, self._state, record))
-        self._records.append(record)
-        if record.step is not None:
-            self._turn.touched.add(record.step)
+    def _end_with_failure_of(self, told: Mapping[str, Any]) -> None:
+        """Fail the execution with the error of a component."""
+        message = f"component {told['component_id']!r} failed: {told['message']}"
+        self._emit("flow.error", public={"error": {**told, "message": cut(message)}})

@@ -15,10 +15,11 @@ from blobhub_server.workflow.definitions.graph import Graph, Node
 _ALL_MARKS = -1
 
 
-Token = tuple[str, int]
-"""Control that has come to a component, by its id, and the marks of the joins that it is late for.
+Token = tuple[str, int, str]
+"""Control that has come to a component: its id, the marks of the joins that the token is late for, and its origin.
 
-It is a plain tuple, because every step makes one.
+The origin is the component whose route `failure` led here last, "" where none did. It is a plain tuple, because every step
+makes one.
 """
 
 
@@ -26,11 +27,11 @@ It is a plain tuple, because every step makes one.
 class Joins:
     """The tokens that wait at the `all` joins of one activation, which is the execution.
 
-    `waiting` holds the tokens' marks by connection, oldest first. `lacking` says of each join that has tokens how many of
-    its connections have none. Values in both are replaced and never changed in place.
+    `waiting` holds the tokens' marks and origins by connection, oldest first. `lacking` says of each join that has tokens
+    how many of its connections have none. Values in both are replaced and never changed in place.
     """
 
-    waiting: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    waiting: dict[str, tuple[tuple[int, str], ...]] = field(default_factory=dict)
     lacking: dict[str, int] = field(default_factory=dict)
 
     def copy(self) -> Joins:
@@ -42,22 +43,26 @@ class Joins:
         self.waiting.clear()
         self.lacking.clear()
 
-    def put(self, join: Node, connection_id: str, late: int) -> None:
+    def put(self, join: Node, connection_id: str, late: int, origin: str) -> None:
         """Place a token that has come to a join by one of its connections."""
         queue = self.waiting.get(connection_id, ())
         if not queue:
             self.lacking[join.id] = self.lacking.get(join.id, len(join.incoming)) - 1
-        self.waiting[connection_id] = (*queue, late)
+        self.waiting[connection_id] = (*queue, (late, origin))
 
     def take(self, join: Node) -> Token | None:
-        """Take the oldest token of each connection and merge them; None while one has none. A mark stays if all have it."""
+        """Take the oldest token of each connection and merge them; None while one has none.
+
+        A mark stays if all have it. The origin is that of the first connection whose token has one.
+        """
         if self.lacking.get(join.id) != 0:
             return None
-        late = _ALL_MARKS
+        late, origin = _ALL_MARKS, ""
         empty = 0
         for connection_id in join.incoming:
             oldest, *later = self.waiting.pop(connection_id)
-            late &= oldest
+            late &= oldest[0]
+            origin = origin or oldest[1]
             if later:
                 self.waiting[connection_id] = tuple(later)
             else:
@@ -65,12 +70,12 @@ class Joins:
         self.lacking[join.id] = empty
         if empty == len(join.incoming):
             del self.lacking[join.id]
-        return join.id, late
+        return join.id, late, origin
 
     def mark_late(self, mark: int) -> None:
         """Mark all tokens that wait."""
         for connection_id, queue in self.waiting.items():
-            self.waiting[connection_id] = tuple([late | mark for late in queue])
+            self.waiting[connection_id] = tuple([(late | mark, origin) for late, origin in queue])
 
     def starved(self, graph: Graph) -> str:
         """Which joins have tokens and wait for others, in words."""

@@ -27,7 +27,8 @@ class Step:
 
     `awaits` is what it waits for, until the unix time `until` at most; None while the component is run. `session` holds the
     session objects that it was entered with, by alias, where they are read again whenever it is run. `held` is what it
-    takes in memory. `failures` counts its attempts that failed; one that a server went down under did not.
+    takes in memory. `failures` counts its attempts that failed; one that a server went down under did not. `origin` is the
+    component whose route `failure` led here last, "" where none did: its output `error` says why.
     """
 
     component_id: str
@@ -38,6 +39,7 @@ class Step:
     session: Mapping[str, Any] = field(default_factory=dict)
     held: tuple[Version, ...] = ()
     failures: int = 0
+    origin: str = ""
 
     def waits(self, now: float) -> bool:
         """Whether it still waits. A step whose next attempt is due does not wait any more; it is run."""
@@ -151,7 +153,7 @@ def _flow_entered(graph: Graph, state: ExecutionState, record: Record, kept: Map
     for alias, size in kept.items():
         state.holdings.put(alias, (size, 0, alias))
     state.tokens = 1
-    state.ready.append((graph.start, 0))
+    state.ready.append((graph.start, 0, ""))
 
 
 def _flow_error(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
@@ -164,7 +166,7 @@ def _flow_stopping(graph: Graph, state: ExecutionState, record: Record, kept: Ma
 
 def _entered(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
     assert record.step is not None
-    component_id, late = state.ready.popleft()
+    component_id, late, origin = state.ready.popleft()
     node = graph.components[component_id]
     state.steps = record.step
     session = record.private.get("session", {})
@@ -176,28 +178,36 @@ def _entered(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[
         inputs=inputs,
         session=session if node.reread else {},
         held=state.holdings.enter(slots, len(inputs), sum(kept.values())),
+        origin=origin,
     )
     if late:
         state.late[record.step] = late
 
 
 def _exited(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
-    assert record.step is not None
-    node = _leave(graph, state, record.step)
-    outputs = record.private.get("outputs", {})
-    if node.writes:
-        _write(state, node, record.step, outputs, kept)
-    for route, value in outputs.items():
-        state.outputs[node.id, route] = value
-        state.holdings.put((node.id, route), (kept[route], record.step, route))
-        if node.type == END and route == "value":
-            state.has_result, state.result = True, value
-    _pass(graph, state, record.step, node, record.public["route"])
+    _end_step(graph, state, record, kept, record.public["route"])
 
 
 def _error(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
+    _end_step(graph, state, record, kept, "failure")
+
+
+def _end_step(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int], route: str) -> None:
+    """Close a step, keep its outputs, and pass its token on."""
     assert record.step is not None
-    _pass(graph, state, record.step, _leave(graph, state, record.step), "failure")
+    ended = state.open.pop(record.step)
+    state.holdings.leave(ended.held)
+    state.busy -= ended.awaits is None
+    node = graph.components[ended.component_id]
+    outputs = record.private.get("outputs", {})
+    if node.writes:
+        _write(state, node, record.step, outputs, kept)
+    for name, value in outputs.items():
+        state.outputs[node.id, name] = value
+        state.holdings.put((node.id, name), (kept[name], record.step, name))
+        if node.type == END and name == "value":
+            state.has_result, state.result = True, value
+    _pass(graph, state, record.step, node, route, node.id if route == "failure" else ended.origin)
 
 
 def _retrying(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
@@ -221,14 +231,6 @@ def _nothing(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[
     """Change nothing by itself."""
 
 
-def _leave(graph: Graph, state: ExecutionState, step: int) -> Node:
-    """Close a step; return its component."""
-    ended = state.open.pop(step)
-    state.holdings.leave(ended.held)
-    state.busy -= ended.awaits is None
-    return graph.components[ended.component_id]
-
-
 def _write(state: ExecutionState, node: Node, step: int, outputs: Mapping[str, Any], kept: Mapping[str, int]) -> None:
     """Write a component's outputs to the values of the execution."""
     made = apply_writes(node, outputs, "execution", state.values)
@@ -243,7 +245,7 @@ def _write(state: ExecutionState, node: Node, step: int, outputs: Mapping[str, A
                 state.holdings.put(write.alias, (size, step, name))
 
 
-def _pass(graph: Graph, state: ExecutionState, step: int, source: Node, route: str) -> None:
+def _pass(graph: Graph, state: ExecutionState, step: int, source: Node, route: str, origin: str) -> None:
     """Pass a step's token on along every connection of a route, in order: all are placed before any join looks at them."""
     late = state.late.pop(step, 0)
     targets = source.control.get(route, ())
@@ -251,30 +253,30 @@ def _pass(graph: Graph, state: ExecutionState, step: int, source: Node, route: s
     for target in targets:
         node = graph.components[target.component_id]
         if node.kind is not ComponentKind.JOIN:
-            state.ready.append((node.id, late))
+            state.ready.append((node.id, late, origin))
             continue
         if not node.late_mark:
-            state.joins.put(node, target.connection_id, late)
+            state.joins.put(node, target.connection_id, late, origin)
         joins.append(node)
     state.tokens += len(targets) - 1
     for join in joins:
         if join.late_mark:
-            late = _arrive_first(state, join, late)
+            late = _arrive_first(state, join, late, origin)
         elif merged := state.joins.take(join):
             state.tokens -= len(join.incoming) - 1
             state.ready.append(merged)
 
 
-def _arrive_first(state: ExecutionState, join: Node, late: int) -> int:
+def _arrive_first(state: ExecutionState, join: Node, late: int, origin: str) -> int:
     """A token comes to a join of mode `first`, which fires or swallows it; return the marks of those placed beside it."""
     mark = join.late_mark
     if late & mark:
         state.tokens -= 1
         return late
-    state.ready = deque((component_id, marks | mark) for component_id, marks in state.ready)
+    state.ready = deque((component_id, marks | mark, led) for component_id, marks, led in state.ready)
     state.late = {step: state.late.get(step, 0) | mark for step in state.open}
     state.joins.mark_late(mark)
-    state.ready.append((join.id, late))
+    state.ready.append((join.id, late, origin))
     return late | mark
 
 

@@ -23,8 +23,17 @@ from blobhub_server.workflow.interpreter import Record
 from blobhub_server.workflow.rules.execution import Execution
 
 
-def _failure(error: Mapping[str, Any]) -> pb.Failure:
-    return pb.Failure(reason=error["reason"], message=error["message"], line=error.get("line") or 0)
+def failure_message(error: Mapping[str, Any], *, allowance: json_field.ItemAllowance | None = None) -> pb.Failure:
+    """An error of an execution, or of a component, as its message."""
+    made = pb.Failure(
+        reason=error["reason"],
+        message=error["message"],
+        line=error.get("line") or 0,
+        component_id=error.get("component_id", ""),
+    )
+    if error.get("details") is not None:
+        json_field.fill(made, "details", error["details"], allowance=allowance)
+    return made
 
 
 Fill = Callable[[pb.Event, Mapping[str, Any], Execution], None]
@@ -42,7 +51,7 @@ def _flow_exited(event: pb.Event, public: Mapping[str, Any], execution: Executio
 
 
 def _flow_error(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
-    event.flow_error.failure.CopyFrom(_failure(public["error"]))
+    event.flow_error.failure.CopyFrom(failure_message(public["error"]))
 
 
 def _flow_stopping(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
@@ -64,7 +73,7 @@ def _processor_exited(event: pb.Event, public: Mapping[str, Any], execution: Exe
 
 
 def _processor_error(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
-    event.processor_error.failure.CopyFrom(_failure(public["error"]))
+    event.processor_error.failure.CopyFrom(failure_message(public["error"]))
     event.processor_error.attempt = public["attempt"]
 
 
@@ -77,7 +86,7 @@ def _processor_output(event: pb.Event, public: Mapping[str, Any], execution: Exe
 
 def _processor_retrying(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
     event.processor_retrying.attempt = public["attempt"]
-    event.processor_retrying.failure.CopyFrom(_failure(public["error"]))
+    event.processor_retrying.failure.CopyFrom(failure_message(public["error"]))
     event.processor_retrying.retry_time.CopyFrom(stamp(public["until"]))
 
 

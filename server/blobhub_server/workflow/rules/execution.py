@@ -43,7 +43,7 @@ class Execution:
     `owner` is the server that runs it. `fence` counts the changes of owner; a write under an older one is refused.
     `last_message` is the number of the last message to it.
     `recoveries` says how often in a row it was recovered and went on, and journaled nothing of that. `timeout` is None for
-    no limit. `result` is JSON text in UTF-8, None where there is none. `failure` is `{reason, message, line}`.
+    no limit. `result` is JSON text in UTF-8, None where there is none. `failure` is as `interpreter/failure.py` makes it.
     """
 
     id: str

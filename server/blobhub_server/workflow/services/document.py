@@ -163,8 +163,8 @@ def _fill_policy(policy: pb.WorkflowPolicy, fields: dict[str, Any]) -> None:
         match name:
             case "initial_interval" | "maximum_interval":
                 getattr(policy.retry, name).CopyFrom(_duration(value))
-            case "non_retryable_reasons":
-                policy.retry.non_retryable_reasons.extend(value)
+            case "non_retryable_reasons" | "retryable_reasons":
+                getattr(policy.retry, name).extend(value)
             case "maximum_attempts":
                 policy.retry.maximum_attempts = int(value)
             case _:

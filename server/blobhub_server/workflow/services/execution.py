@@ -8,7 +8,6 @@ from datetime import UTC
 from functools import partial
 from typing import Any, TypeVar
 
-from blobhub.v1 import event_pb2
 from blobhub.v1 import execution_pb2 as pb
 
 from blobhub_server.blobtypes import json_field, json_text
@@ -25,6 +24,7 @@ from blobhub_server.rpc.watch import Idle, check_range, pack
 from blobhub_server.rpc.wire import from_duration, repeated, to_timestamp
 from blobhub_server.turnstile import off_loop
 from blobhub_server.workflow.interpreter import ENDINGS, Record
+from blobhub_server.workflow.log.encode import failure_message
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.watching import watch_execution
 from blobhub_server.workflow.rules.execution import DEFAULT_STEP_LIMIT, Cause, CauseKind, Execution
@@ -54,7 +54,7 @@ def to_proto(execution: Execution, *, allowance: json_field.ItemAllowance | None
         definition_alias=execution.definition_alias,
         definition_digest=execution.definition_digest,
         state=_STATES[execution.state],
-        failure=event_pb2.Failure(**execution.failure) if execution.failure else None,
+        failure=failure_message(execution.failure, allowance=allowance) if execution.failure else None,
         first_execution_sequence=execution.first_execution_sequence,
         last_execution_sequence=execution.last_execution_sequence,
         create_time=to_timestamp(execution.create_time),
