@@ -13,7 +13,17 @@ from typing import Any
 import pytest
 from blobhub_server.blobtypes import json_field
 from blobhub_server.blobtypes.reasons import error_classes
-from blobhub_server.errors import AmbiguousReference, ContentLost, NotFound, PermissionDenied, Renamed, WrongBlobType
+from blobhub_server.errors import (
+    AmbiguousReference,
+    ContentLost,
+    CredentialUnreadable,
+    MasterKeyMissing,
+    NotFound,
+    PermissionDenied,
+    Renamed,
+    WrongBlobType,
+)
+from blobhub_server.http.outbound.message import OutboundError
 from blobhub_server.onnx.errors import ExtraNotInstalled
 from blobhub_server.onnx.inference.errors import InferenceError
 from blobhub_server.workflow import reasons
@@ -33,6 +43,10 @@ SOURCES = [
 ]
 OF_QUESTIONS = (PermissionDenied, NotFound, Renamed, AmbiguousReference, WrongBlobType, ContentLost, ExtraNotInstalled)
 """What the question to a model is refused with, beside the errors of inference."""
+
+OF_ANSWERS = ("HTTP_STATUS", "INVALID_CREDENTIAL")
+"""What `http.request` itself refuses."""
+OF_CREDENTIALS = (NotFound, PermissionDenied, CredentialUnreadable, MasterKeyMissing)
 
 
 @dataclass(frozen=True)
@@ -82,9 +96,9 @@ async def told(api: Api, session_id: str, given: dict[str, Any]) -> str:
 
 
 def test_every_reason_that_is_given_is_told_and_no_other() -> None:
-    told = {*reasons.OF_EXECUTIONS, *reasons.OF_COMPONENTS}
+    told = {*reasons.OF_EXECUTIONS, *reasons.OF_COMPONENTS, *OF_ANSWERS}
     trees = [ast.parse(path.read_text()) for path in SOURCES if path.name != "reasons.py"]
-    assert {reason for tree in trees for reason in given_in(tree)} - told == set()
+    assert {reason for tree in trees for reason in given_in(tree)} - told - {*reasons.OF_HTTP} == set()
     written = {node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)}
     assert told - written == set()
 
@@ -92,6 +106,11 @@ def test_every_reason_that_is_given_is_told_and_no_other() -> None:
 def test_every_reason_why_a_model_has_no_answer_is_told_and_no_other() -> None:
     own = {kind.reason for kind in error_classes(InferenceError)}
     assert reasons.OF_MODELS.keys() == own | {kind.reason for kind in OF_QUESTIONS}
+
+
+def test_every_reason_why_nothing_comes_of_a_request_is_told_and_no_other() -> None:
+    outbound = {f"HTTP_{kind.reason}" for kind in OutboundError.__subclasses__()}
+    assert reasons.OF_HTTP.keys() == outbound | {*OF_ANSWERS} | {kind.reason for kind in OF_CREDENTIALS}
 
 
 def given_in(tree: ast.Module) -> Iterator[str]:

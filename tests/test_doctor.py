@@ -298,7 +298,7 @@ async def test_an_issuer_that_is_down_or_has_no_key_that_fits(settings: Settings
     issuer.document = b"<html>"
     await failing(Settings(**given), "token issuer", "BLOBHUB_OIDC_JWKS")
     issuer.stop()
-    await failing(Settings(**given), "token issuer", "no answer")
+    await failing(Settings(**given), "token issuer", "accepts no connection")
 
 
 @pytest.mark.either_database

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from blobhub_server.errors import IssuerUnavailable, Unauthenticated
-from blobhub_server.http.outbound import OutboundError, fetch
+from blobhub_server.http.outbound.configured import fetch
+from blobhub_server.http.outbound.message import OutboundError
 from blobhub_server.platform.admission import jwks as keeping
 from blobhub_server.platform.admission.jwks import Jwks, source_of
 from blobhub_server.platform.rules.oidc import Header
@@ -127,5 +128,5 @@ async def test_what_is_fetched_is_bounded_and_nothing_is_followed(issuer: Issuer
     with pytest.raises(OutboundError):
         await fetch(issuer.url, max_bytes=1000, timeout_seconds=0.2)
     issuer.stop()
-    with pytest.raises(OutboundError, match="no answer"):
+    with pytest.raises(OutboundError, match="accepts no connection"):
         await fetch(issuer.url, max_bytes=1000, timeout_seconds=5)

@@ -73,6 +73,7 @@ def _reasons() -> str:
         ("reason of an execution", reasons.OF_EXECUTIONS),
         ("reason of a component", reasons.OF_COMPONENTS),
         ("reason of `model.infer`", reasons.OF_MODELS),
+        ("reason of `http.request`", reasons.OF_HTTP),
     )
     return "".join("\n" + _table((title, "cause"), _rows(causes)) for title, causes in tables)
 

@@ -27,7 +27,7 @@ from blobhub_server.db.migrations import PLATFORM, Chain, position
 from blobhub_server.db.opening import parse_url
 from blobhub_server.db.read_only import NoDatabaseYet, open_read_only, server_time
 from blobhub_server.errors import StorageUnavailable
-from blobhub_server.http.outbound import OutboundError
+from blobhub_server.http.outbound.message import OutboundError
 from blobhub_server.objects.opening import folder_of, open_objects
 from blobhub_server.platform.admission import oidc
 from blobhub_server.platform.rules import api_key as key_rules

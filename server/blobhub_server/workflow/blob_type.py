@@ -15,6 +15,7 @@ from blobhub_server.config import Settings
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.parts import remove_in_order
 from blobhub_server.errors import Violation
+from blobhub_server.http.outbound.outbound import Outbound
 from blobhub_server.start import StartError
 from blobhub_server.workflow.code.contract import ScriptError
 from blobhub_server.workflow.code.monty import MontyRunner
@@ -30,6 +31,7 @@ from blobhub_server.workflow.rules import limit
 from blobhub_server.workflow.runtime.contract import Runtime
 from blobhub_server.workflow.runtime.embedded.runtime import EmbeddedRuntime
 from blobhub_server.workflow.runtime.inbox import Inbox
+from blobhub_server.workflow.secrets import ActorSecrets
 from blobhub_server.workflow.services.component import ComponentService
 from blobhub_server.workflow.services.definition import DefinitionService, locate_definition
 from blobhub_server.workflow.services.execution import ExecutionService, locate_execution
@@ -91,7 +93,12 @@ class WorkflowType(BlobType):
         components = self._components.match_offers(capabilities)
         async with _script_workers(settings) as scripts, examining(components.lacking) as examiner:
             definitions = self._definitions = Definitions(host.db, host.contents, components, scripts, examiner)
-            services = Services(scripts=scripts, capabilities=capabilities)
+            services = Services(
+                scripts=scripts,
+                outside=Outbound(settings.allowance),
+                secrets=ActorSecrets(host),
+                capabilities=capabilities,
+            )
             runtime = EmbeddedRuntime(host, definitions, services, log, settings.lease_seconds)
             async with runtime.running():
                 yield Opened(

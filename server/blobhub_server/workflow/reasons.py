@@ -73,3 +73,22 @@ OF_MODELS: Mapping[str, str] = {
     "CONTENT_LOST": "The stored bytes of the model are missing or corrupt.",
 }
 """Of `model.infer`, beside those of all components. Those that may pass are tried again where a policy says so."""
+
+OF_HTTP: Mapping[str, str] = {
+    "HTTP_STATUS": "The answer's status is not accepted. 408, 425, 429 and 500 and more may pass.",
+    "HTTP_TIMEOUT": "The whole answer did not come in time. It may pass.",
+    "HTTP_UNREACHABLE": "The name has no address, nothing accepts the connection, its certificate is not for the name, or "
+    "it broke off. It may pass.",
+    "HTTP_REFUSED_TARGET": "The URL, or one that it redirects to, leads to an address that is not public and that "
+    "`BLOBHUB_HTTP_ALLOW` does not name; or the credential may not go there.",
+    "HTTP_INVALID_URL": "The URL, or one that it redirects to, is none that can be asked.",
+    "HTTP_TOO_LARGE": "The answer is longer than it may be, or than a value may be.",
+    "HTTP_TOO_MANY_REDIRECTS": "It redirects further than it may.",
+    "HTTP_BAD_RESPONSE": "The compressed body of the answer is broken or cut off.",
+    "NOT_FOUND": "Neither the blob nor its organization has a credential of that alias.",
+    "INVALID_CREDENTIAL": "The credential's body has not what it is to be sent as.",
+    "PERMISSION_DENIED": "Whoever started the execution may not use the workflow's credentials any more.",
+    "CREDENTIAL_UNREADABLE": "The credential has changed since it was stored.",
+    "MASTER_KEY_MISSING": "The server was started without the master key that the credential is sealed under.",
+}
+"""Of `http.request`, beside those of all components. Those that may pass are tried again where a policy says so."""

@@ -11,7 +11,8 @@ from pathlib import Path
 import structlog
 
 from blobhub_server.errors import IssuerUnavailable, Unauthenticated
-from blobhub_server.http.outbound import OutboundError, fetch, require_allowed
+from blobhub_server.http.outbound.configured import fetch, require_allowed
+from blobhub_server.http.outbound.message import OutboundError
 from blobhub_server.platform.rules import oidc as rules
 from blobhub_server.platform.rules.oidc import Header, Key
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from blobhub_server.clock import Clock
 from blobhub_server.config import Settings
 from blobhub_server.db.engine import Database, IntegrityError
-from blobhub_server.http.outbound import OutboundError
+from blobhub_server.http.outbound.message import OutboundError
 from blobhub_server.ids import Ids
 from blobhub_server.platform.admission.jwks import Jwks, Source, source_of
 from blobhub_server.platform.calls.audit import Audit, own_audit_row

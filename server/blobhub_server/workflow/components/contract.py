@@ -23,8 +23,10 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from blobhub_server.blobtypes import json_text
 from blobhub_server.errors import InvalidValue
+from blobhub_server.http.outbound.message import Outside
 from blobhub_server.workflow.code.contract import ScriptRunner
 from blobhub_server.workflow.components.awaits import Await
+from blobhub_server.workflow.components.outside import Secrets
 
 MAX_ROUTE = 256
 """How many characters a route has at most, and what a step says that it waits for; a definition's have no more either."""
@@ -205,6 +207,9 @@ class Services:
     """What the server offers to effect components. Where one needs the server's storage, it waits for that."""
 
     scripts: ScriptRunner
+    outside: Outside
+    """The one way to ask other servers."""
+    secrets: Secrets
     capabilities: Mapping[object, object] = field(default_factory=dict)
     """What blob types offer, by capability: those that components need and somebody offers."""
 
@@ -228,6 +233,7 @@ class ComponentContext:
     """
 
     organization_id: str
+    blob_id: str
     session_id: str
     execution_id: str
     actor_id: str

@@ -36,6 +36,7 @@ class Performer:
         """Run one attempt at a step; return its completion. `tell` gets the outputs that it emits before."""
         context = ComponentContext(
             organization_id=execution.organization_id,
+            blob_id=execution.blob_id,
             session_id=execution.session_id,
             execution_id=execution.id,
             actor_id=execution.actor_id,

@@ -1,0 +1,1 @@
+"""HTTP requests that this server makes. No other package makes any."""
