@@ -14,7 +14,7 @@ from blobhub_server.config import Settings
 from blobhub_server.workflow.components import registry as components
 from served import Api, Served, ServerProcess, connected, served
 
-pytest_plugins = ["scale", "databases", "fake_google", "figures", "handover", "issuer", "noise"]
+pytest_plugins = ["scale", "command_line", "databases", "fake_google", "figures", "handover", "issuer", "noise"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -27,6 +27,7 @@ STDERR = 2
 
 IMPORTED = [
     "alembic.command",
+    "blobhub_cli.app",
     "blobhub_server.app",
     "blobhub_server.db.postgresql",
     "blobhub_server.db.sqlite",
@@ -34,8 +35,10 @@ IMPORTED = [
     "blobhub_server.workflow.blob_type",
     "blobhub_server.workflow.components.flow",
     "blobhub_server.workflow.components.logic",
+    "rich.live",
+    "rich.progress",
     "stranger_notes",
-    "typer",
+    "typer.rich_utils",
     "uvloop",
 ]
 
@@ -49,12 +52,16 @@ class Forked:
     `command` is the script and its arguments.
     """
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str], stderr: IO[Any] | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], env: Mapping[str, str], stderr: IO[Any] | None = None, stdin: IO[Any] | None = None
+    ) -> None:
         read, write = os.pipe()
         self.stdout = os.fdopen(read)
-        outputs = [DupFd(write), DupFd(stderr.fileno() if stderr else STDERR)]
+        files = {1: DupFd(write), 2: DupFd(stderr.fileno() if stderr else STDERR)} | (
+            {0: DupFd(stdin.fileno())} if stdin else {}
+        )
         self._command = command
-        self._process = _forking.Process(target=_run, args=(command, dict(env), outputs))
+        self._process = _forking.Process(target=_run, args=(command, dict(env), files))
         self._process.start()
         os.close(write)
         assert self._process.pid is not None
@@ -78,22 +85,26 @@ class Forked:
         return code
 
 
-def run(*arguments: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a command of `blobhub-server` that ends by itself, to its end. Raises TimeoutExpired."""
-    with tempfile.TemporaryFile("w+") as stderr:
-        forked = Forked([COMMAND, *arguments], env, stderr=stderr)
+def run(*arguments: str, env: Mapping[str, str], script: str = COMMAND, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command of `blobhub-server`, or another script, that ends by itself, to its end. Raises TimeoutExpired."""
+    with tempfile.TemporaryFile("w+") as stderr, tempfile.TemporaryFile("w+") as given:
+        given.write(stdin)
+        given.seek(0)
+        forked = Forked([script, *arguments], env, stderr=stderr, stdin=given)
         with forked.stdout:
             printed = forked.stdout.read()
         code = forked.wait(DEADLINE_SECONDS)
         stderr.seek(0)
-        return subprocess.CompletedProcess([COMMAND, *arguments], code, printed, stderr.read())
+        return subprocess.CompletedProcess([script, *arguments], code, printed, stderr.read())
 
 
-def _run(command: Sequence[str], env: Mapping[str, str], outputs: Sequence[Any]) -> None:
-    for descriptor, output in enumerate(outputs, start=1):
-        copied = output.detach()
+def _run(command: Sequence[str], env: Mapping[str, str], files: Mapping[int, Any]) -> None:
+    for descriptor, file in files.items():
+        copied = file.detach()
         os.dup2(copied, descriptor)
         os.close(copied)
+    if 0 in files:
+        sys.stdin = os.fdopen(0, closefd=False)  # multiprocessing has closed the one there was
     os.environ.clear()
     os.environ.update(env)
     sys.path[:0] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))

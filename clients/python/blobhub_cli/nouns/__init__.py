@@ -1,0 +1,1 @@
+"""The nouns of the contract, a module each: `noun` has its commands."""
