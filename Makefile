@@ -8,12 +8,13 @@ DOC ?=
 SCALE ?= 0.1
 FUZZ ?= 10000
 BENCH ?=
+LANGUAGES ?=
 PROTOBUF_7 := 7.36.2
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test soak steady check fix generate baseline protoset migration bench clean
+.PHONY: help setup demo serve test clients soak steady check fix generate baseline protoset migration bench clean
 
 help: ## Print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -48,6 +49,10 @@ serve: $(STAMP) ## Serve on 127.0.0.1:7443 with data in .data; prints address, k
 test: $(STAMP) $(MODELS) ## Run all tests, on all cores, small: SCALE=1 is full size, FUZZ the requests that the wire is fuzzed with
 	$(BIN)/python tools/generate.py --image
 	$(PYTEST) --scale $(SCALE) --fuzz $(FUZZ)
+
+clients: $(STAMP) ## Run the client of every language that is installed against a server: LANGUAGES=go for one
+	@$(BIN)/python tools/generate.py --image
+	@cd tests && ../$(BIN)/python -m conformance $(LANGUAGES)
 
 soak: $(STAMP) $(MODELS) ## Run all tests at full size
 	$(BIN)/python tools/generate.py --image

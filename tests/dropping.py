@@ -47,9 +47,9 @@ class Dropping(grpc.GenericRpcHandler):
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
         async def call(requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
-            fate = self._random.choices([*WEIGHTS], [*WEIGHTS.values()])[0]
-            self.fates[fate] += 1
             sent = [request async for request in requests]
+            fate = self.choose(details.method, sent)
+            self.fates[fate] += 1
             if fate is not Fate.REQUEST_LOST:
                 async for answer in self._answers(fate, details, sent, context):
                     yield answer
@@ -57,6 +57,10 @@ class Dropping(grpc.GenericRpcHandler):
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the network is like this")
 
         return grpc.stream_stream_rpc_method_handler(call)
+
+    def choose(self, method: str, sent: Sequence[bytes]) -> Fate:
+        """What becomes of a call."""
+        return self._random.choices([*WEIGHTS], [*WEIGHTS.values()])[0]
 
     async def _answers(self, fate: Fate, details: Any, sent: Sequence[bytes], context: Any) -> AsyncIterator[bytes]:
         """What is let through of the server's answers: all, none, or of a stream whose end is lost the beginning."""
@@ -87,10 +91,10 @@ def _passed_on(headers: Any) -> list[tuple[str, Any]]:
 
 
 @asynccontextmanager
-async def dropping(address: str, seed: int) -> AsyncIterator[tuple[str, Dropping]]:
+async def dropping(address: str, seed: int, make: type[Dropping] = Dropping) -> AsyncIterator[tuple[str, Dropping]]:
     """Run the proxy in front of a server; its address, and itself."""
     async with grpc.aio.insecure_channel(address) as channel:
-        proxy = Dropping(channel, seed)
+        proxy = make(channel, seed)
         server = grpc.aio.server()
         server.add_generic_rpc_handlers([proxy])
         port = server.add_insecure_port("127.0.0.1:0")

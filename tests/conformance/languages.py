@@ -1,0 +1,72 @@
+"""The clients that are tested, and how each is called. `{…}` in a command is filled in by the run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@dataclass(frozen=True)
+class Language:
+    """A client: what has to be installed for it, and the commands that run in its folder.
+
+    `silent` are checks that print nothing when all is well. `suite` runs its tests, `golden` those of messages alone. `tour`
+    runs its example, `program` the file that the `prelude` makes of its lines in the README, which come for `{lines}`.
+    """
+
+    name: str
+    tool: str
+    folder: Path
+    silent: tuple[tuple[str, ...], ...]
+    suite: tuple[str, ...]
+    golden: tuple[str, ...]
+    tour: tuple[str, ...]
+    program: tuple[str, ...] = ()
+    prelude: str = ""
+
+
+PYTHON = Language(
+    name="python",
+    tool=sys.executable,
+    folder=ROOT / "tests",
+    silent=(),
+    suite=(),
+    golden=(),
+    tour=(sys.executable, str(ROOT / "clients/python/examples/tour.py"), "{address}", "{definition}"),
+)
+"""Its stubs write and judge the golden messages; its client is tested by `make test`."""
+
+GO = Language(
+    name="go",
+    tool="go",
+    folder=ROOT / "clients" / "go",
+    silent=(("gofmt", "-l", "."), ("go", "vet", "./...")),
+    suite=("go", "test", "-count=1", "."),
+    golden=("go", "test", "-count=1", "-run", "MessagesOfEveryType", "."),
+    tour=("go", "run", "./examples/tour", "{address}", "{definition}"),
+    program=("go", "run", "{program}.go"),
+    prelude="""package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/blobhub/blobhub/clients/go"
+	pb "github.com/blobhub/blobhub/clients/go/blobhub/v1"
+)
+
+func main() {{
+	ctx := context.Background()
+{lines}
+}}
+""",
+)
+
+LANGUAGES = (PYTHON, GO)
+IN_CI = os.environ.get("CI") == "true"
+"""Whether a language that is not installed is an error."""
