@@ -9,10 +9,10 @@ import flows
 import grpc
 import pytest
 from acme import DRAFT
-from blobhub.v1 import caller_pb2, definition_pb2, execution_pb2
+from blobhub.v1 import caller_pb2, definition_pb2, execution_pb2, model_pb2
 from blobhub_server.blobtypes.conformance import reason_of
 from blobhub_server.rpc.validation import validate
-from blobhub_server.rpc.value_bound import MAX_FIELDS, bound_check
+from blobhub_server.rpc.value_bound import MAX_FIELDS, MAX_WEIGHED_FIELDS, bound_check, weigher
 from calling import METHODS, ask
 from hostile.wire import field, message
 from meter import MeteredServer, hold_the_bound
@@ -55,6 +55,28 @@ def test_a_message_of_too_many_fields_is_known_by_its_bytes(crowd: bytes) -> Non
 def test_a_request_has_as_many_fields_as_it_may(more: int) -> None:
     crowd = field(99, 1) * (MAX_FIELDS + more)
     assert bound_check(caller_pb2.GetCallerRequest())(crowd) == bool(more)
+
+
+CHUNK = field(8, bytes(1 << 20))
+
+
+@pytest.mark.parametrize(
+    ("data", "weight"),
+    [
+        (CHUNK, 4),
+        (field(1, b"acme/scorer") + field(3, 5) + CHUNK, 19),
+        (field(1, bytes(1 << 19)) + CHUNK, (1 << 19) + 8),
+        (field(9, 1) * MAX_WEIGHED_FIELDS + CHUNK, 2 * MAX_WEIGHED_FIELDS + len(CHUNK)),
+        (field(8, bytes(2 << 20)), (2 << 20) + 5),
+        (CHUNK[:-1], len(CHUNK) - 1),
+        (CHUNK + b"\x80", len(CHUNK) + 1),
+        (b"", 0),
+    ],
+    ids=["alone", "with others", "a large text", "many fields", "a large one", "cut short", "broken", "nothing"],
+)
+def test_bytes_that_are_taken_as_they_are_weigh_nothing(data: bytes, weight: int) -> None:
+    assert weigher(model_pb2.UploadModelRequest())(data) == weight
+    assert weigher(model_pb2.GetModelRequest())(data) == len(data)
 
 
 def test_what_has_no_constraints_is_not_gone_through_and_stays_set_for_those_around_it() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
@@ -43,6 +43,23 @@ async def uninterrupted(work: Awaitable[Result]) -> Result:
     if cancelled:
         raise asyncio.CancelledError
     return result
+
+
+async def one_ahead(work: Iterable[Callable[[], Coroutine[Any, Any, Result]]]) -> AsyncGenerator[Result, None]:
+    """What each of these gives, in order. While one is used, the next is under way."""
+    ahead: asyncio.Task[Result] | None = None
+    try:
+        for each in work:
+            begun, ahead = ahead, asyncio.create_task(each())
+            if begun is not None:
+                yield await begun
+        if ahead is not None:
+            yield await ahead
+    finally:
+        if ahead is not None and not ahead.done():
+            await asyncio.wait({ahead})  # Threads cannot be ended, and whoever is done wants to leave nothing behind.
+        if ahead is not None and not ahead.cancelled():
+            ahead.exception()  # or asyncio would log it
 
 
 class _Slices:

@@ -31,7 +31,7 @@ from blobhub_server.objects.local_upload import ChecksumMismatch, PartIncomplete
 log = structlog.get_logger()
 
 MAX_TRANSFERS, MAX_TRANSFERS_PER_ACTOR = 32, 16
-"""How many may be under way; each has up to 2 MiB in memory."""
+"""How many may be under way; each has up to 3 MiB in memory."""
 MIN_BYTES_PER_SECOND = 16 << 10
 """What is slower than this over its whole length is ended."""
 RECHECK_SECONDS = 2.0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
@@ -13,16 +14,21 @@ from blobhub_server.objects.contract import DigestMismatch, ObjectTooLarge, Obje
 from blobhub_server.objects.outline import BLOCK_BYTES, Hasher, Outline
 
 Value = TypeVar("Value")
+Block = bytes | bytearray | memoryview
 
 
 class BlockWriter(ObjectWriter):
-    """Writes an object a block at a time and in a thread; an object of one block costs one hop."""
+    """Writes an object a block at a time and in a thread; an object of one block costs one hop.
+
+    While a block is hashed and written, the next one is taken in. So a writer has up to two blocks in memory.
+    """
 
     def __init__(self, max_bytes: int | None) -> None:
         self.size = 0
         self._max_bytes = max_bytes
         self._hasher = Hasher()
         self._block = bytearray()
+        self._working: asyncio.Future[None] | None = None
         self._written = False
         self._ended = False
 
@@ -31,7 +37,7 @@ class BlockWriter(ObjectWriter):
         """Do work of the store in a thread. Raises StorageUnavailable in place of the store's own errors."""
 
     @abstractmethod
-    def _write_block(self, block: bytearray) -> None:
+    def _write_block(self, block: Block) -> None:
         """Write the next block; only the last one may be short, or empty where there is no other. In a thread."""
 
     @abstractmethod
@@ -49,47 +55,73 @@ class BlockWriter(ObjectWriter):
         self.size += len(data)
         rest = memoryview(data)
         while rest:
-            room = BLOCK_BYTES - len(self._block)
-            self._block += rest[:room]
-            rest = rest[room:]
-            if len(self._block) == BLOCK_BYTES:
-                await self._to_the_end(self._take_block)
+            if self._block or len(rest) < BLOCK_BYTES:
+                room = BLOCK_BYTES - len(self._block)
+                self._block += rest[:room]
+                rest = rest[room:]
+                if len(self._block) < BLOCK_BYTES:
+                    return
+                block, self._block = self._block, bytearray()
+                await self._begin_block(block)
+            else:
+                # A whole block is taken as it is: copying it would cost as much as a tenth of hashing it.
+                await self._begin_block(rest[:BLOCK_BYTES])
+                rest = rest[BLOCK_BYTES:]
 
     async def commit(self, expected: str | None = None) -> str:
         self._require_open()
-        digest = await self._to_the_end(lambda: self._end(expected))
+        await self._end_block()
+        digest = await self._to_the_end(self._in_thread(lambda: self._end(expected)))
         self._ended = True
         return digest
 
     async def abort(self) -> None:
         self._ended = True
+        if self._working is not None or self._written:
+            await uninterrupted(self._forget())
+
+    async def _forget(self) -> None:
+        if self._working is not None:
+            await asyncio.wait({self._working})
+            self._working.exception()  # or asyncio would log it: whoever aborts is told nothing
+            self._working = None
         if self._written:
             self._written = False
             # Whoever aborts has an error of their own to tell, and the collector removes what cannot be removed now.
             with suppress(StorageUnavailable):
-                await uninterrupted(self._in_thread(self._discard))
+                await self._in_thread(self._discard)
 
     def _require_open(self) -> None:
         if self._ended:
             raise RuntimeError("the writer has ended")
 
-    async def _to_the_end(self, work: Callable[[], Value]) -> Value:
+    async def _begin_block(self, block: Block) -> None:
+        """Begin to take the next block, once the one before is taken."""
+        await self._end_block()
+        self._working = asyncio.ensure_future(self._in_thread(lambda: self._take_block(block)))
+
+    async def _end_block(self) -> None:
+        """Wait for the block that is being taken."""
+        working, self._working = self._working, None
+        if working is not None:
+            await self._to_the_end(working)
+
+    async def _to_the_end(self, work: Awaitable[Value]) -> Value:
         """Work in a thread. The writer ends when that fails or is cancelled: what was written may then lack bytes."""
         try:
-            return await uninterrupted(self._in_thread(work))
+            return await uninterrupted(work)
         except BaseException:
             self._ended = True
             raise
 
-    def _take_block(self) -> None:
-        self._hasher.update(self._block)
+    def _take_block(self, block: Block) -> None:
+        self._hasher.update(block)
         self._written = True
-        self._write_block(self._block)
-        self._block.clear()
+        self._write_block(block)
 
     def _end(self, expected: str | None) -> str:
         if self._block or self.size == 0:
-            self._take_block()
+            self._take_block(self._block)
         outline = self._hasher.outline()
         if expected is not None and expected != outline.digest:
             raise DigestMismatch(expected, outline.digest)

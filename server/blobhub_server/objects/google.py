@@ -24,7 +24,7 @@ from google.cloud import storage
 
 from blobhub_server.errors import ContentLost, StorageUnavailable
 from blobhub_server.ids import is_uuid
-from blobhub_server.objects.block_writer import BlockWriter
+from blobhub_server.objects.block_writer import Block, BlockWriter
 from blobhub_server.objects.contract import (
     MAX_PARTS,
     DigestMismatch,
@@ -264,7 +264,7 @@ class GoogleWriter(BlockWriter):
     async def _in_thread(self, work: Callable[[], Value]) -> Value:
         return await _in_thread(self._threads, work)
 
-    def _write_block(self, block: bytearray) -> None:
+    def _write_block(self, block: Block) -> None:
         if self._stream is None and self._first is None:
             self._first = bytes(block)
             return

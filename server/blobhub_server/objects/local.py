@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from blobhub_server.background import one_ahead
 from blobhub_server.errors import ContentLost
-from blobhub_server.objects.block_writer import BlockWriter
+from blobhub_server.objects.block_writer import Block, BlockWriter
 from blobhub_server.objects.contract import (
     ObjectNotFound,
     ObjectStore,
@@ -59,10 +60,12 @@ class LocalObjects(ObjectStore):
         require_range(offset, length)
         path = self._path(digest)
         outline = await in_thread(partial(_outline, path, digest))
+        cover = list(outline.cover(offset, length))
         # Each block is opened and closed again, so a reader that stops leaves nothing to close.
-        for index, part in outline.cover(offset, length):
-            block = await in_thread(partial(_block, path, outline, index))
-            yield block[part]
+        blocks = one_ahead(partial(in_thread, partial(_block, path, outline, index)) for index, _ in cover)
+        async with aclosing(blocks):
+            for _, part in cover:
+                yield (await anext(blocks))[part]
 
     async def size(self, digest: str) -> int:
         return (await in_thread(partial(_outline, self._path(digest), digest))).size
@@ -140,7 +143,7 @@ class LocalWriter(BlockWriter):
     async def _in_thread(self, work: Callable[[], Value]) -> Value:
         return await in_thread(work)
 
-    def _write_block(self, block: bytearray) -> None:
+    def _write_block(self, block: Block) -> None:
         if self._part is None:
             self._part = Part(self._parts)
         self._part.write(block)

@@ -6,6 +6,7 @@ and a part that is sent again replaces the former one as a whole.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -103,6 +104,7 @@ class PartWriter:
         self._size = size
         self._taken = 0
         self._block = bytearray()
+        self._working: asyncio.Future[None] | None = None
         self._sha256 = hashlib.sha256()
         self._crc32c = google_crc32c.Checksum()
         self._part: Part | None = None
@@ -114,7 +116,10 @@ class PartWriter:
             raise ObjectTooLarge(self._size)
         self._block += data
         if len(self._block) >= BLOCK_BYTES:
-            await uninterrupted(in_thread(self._write))
+            await self._settle()
+            block, self._block = self._block, bytearray()
+            # While they are hashed and written, the next bytes come.
+            self._working = asyncio.ensure_future(in_thread(lambda: self._write(block)))
 
     async def commit(self, checksums: Mapping[str, bytes]) -> UploadPart:
         """Keep the part once it is durable, in place of one of this number that is there.
@@ -124,25 +129,39 @@ class PartWriter:
         """
         if self._taken != self._size:
             raise PartIncomplete
+        await self._settle()
         return await uninterrupted(in_thread(lambda: self._keep(checksums)))
 
     async def abort(self) -> None:
         """Forget what was taken. Changes nothing once it is committed."""
+        if self._working is not None or self._part is not None:
+            await uninterrupted(self._forget())
+
+    async def _forget(self) -> None:
+        if self._working is not None:
+            await asyncio.wait({self._working})
+            self._working.exception()  # or asyncio would log it: whoever aborts is told nothing
+            self._working = None
         if self._part is not None:
             with suppress(StorageUnavailable):  # as `BlockWriter.abort`
-                await uninterrupted(in_thread(self._part.discard))
+                await in_thread(self._part.discard)
             self._part = None
 
-    def _write(self) -> None:
+    async def _settle(self) -> None:
+        """Wait for what is being written."""
+        working, self._working = self._working, None
+        if working is not None:
+            await uninterrupted(working)
+
+    def _write(self, block: bytearray) -> None:
         if self._part is None:
             self._part = Part(self._folder)
-        self._sha256.update(self._block)
-        self._crc32c.update(bytes(self._block))
-        self._part.write(self._block)
-        self._block.clear()
+        self._sha256.update(block)
+        self._crc32c.update(bytes(block))
+        self._part.write(block)
 
     def _keep(self, checksums: Mapping[str, bytes]) -> UploadPart:
-        self._write()
+        self._write(self._block)
         actual = {"sha-256": self._sha256.digest(), "crc32c": self._crc32c.digest()}
         for name, expected in checksums.items():
             if actual[name] != expected:

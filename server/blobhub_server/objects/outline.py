@@ -65,7 +65,7 @@ class Hasher:
         self._blocks: list[bytes] = []
         self._size = 0
 
-    def update(self, block: bytes | bytearray) -> None:
+    def update(self, block: bytes | bytearray | memoryview) -> None:
         """Take the next block; only the last one may be short."""
         self._whole.update(block)
         self._blocks.append(hashlib.sha256(block).digest())

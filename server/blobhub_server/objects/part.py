@@ -20,7 +20,7 @@ class Part:
     def __init__(self, folder: Path) -> None:
         self._path, self._file = _create(folder)
 
-    def write(self, data: bytes | bytearray) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         """Add bytes at the end."""
         self._file.write(data)
 

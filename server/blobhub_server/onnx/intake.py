@@ -23,7 +23,7 @@ PROCESS_MODEL = "onnx.process_model"
 """The kind of the operation."""
 
 MAX_UPLOADS, MAX_UPLOADS_PER_CALLER = 32, 8
-"""How many models are taken in as streams at once, and how many of one caller: each holds a block and a message in memory.
+"""How many models are taken in as streams at once, and how many of one caller: each has two blocks and a message in memory.
 They are no more than the room has places for streams (`rpc/room.py`), so none that has begun waits for one."""
 
 

@@ -19,9 +19,11 @@ from blobhub_server.rpc.value_bound import MAX_FIELDS, MAX_LISTED_BYTES, MAX_MES
 from blobhub_server.turnstile import Party, off_loop
 
 Decode = Callable[[bytes, Party], Awaitable[Message]]
+Weigh = Callable[[bytes], int]
+"""How many bytes of a request are to be gone over, which is off the event loop where they are many."""
 
 
-def strict_decoder(decode: Callable[[bytes], Message]) -> Decode:
+def strict_decoder(decode: Callable[[bytes], Message], weigh: Weigh) -> Decode:
     """Decoding that raises UndecodableRequest, whatever is wrong with the bytes, and InvalidRequest for too many of them."""
     has_too_much = bound_check(decode(b""))
 
@@ -38,7 +40,7 @@ def strict_decoder(decode: Callable[[bytes], Message]) -> Decode:
         except Exception:
             raise UndecodableRequest from None
 
-    return lambda data, party: off_loop(len(data), party, partial(strict, data))
+    return lambda data, party: off_loop(weigh(data), party, partial(strict, data))
 
 
 class Arriving:
@@ -56,6 +58,7 @@ class Arriving:
         method: str,
         sender: Callable[[], Awaitable[Sender]],
         decode: Decode,
+        weigh: Weigh,
         streaming: bool,
         max_seconds: float,
     ) -> None:
@@ -65,12 +68,15 @@ class Arriving:
         self._method = method
         self._sender = sender
         self._decode = decode
+        self._weigh = weigh
         self._streaming = streaming
         self._max_seconds = max_seconds
         self._place = AsyncExitStack()
         self._sent_by = NOBODY
         self.size = 0
         """The bytes of the request that was read last. To ask a message for them is to encode it, on the event loop."""
+        self.weight = 0
+        """How many of them are to be gone over."""
 
     async def first(self) -> Message:
         """The first request. Raises Overloaded, RequestUnfinished, UndecodableRequest; InvalidRequest for none."""
@@ -92,7 +98,7 @@ class Arriving:
         """All requests: the first, which the gate has validated, and the others, which are validated here."""
         yield first
         async for request in self._rest():
-            await off_loop(self.size, self._sent_by.party, partial(validate, request))
+            await off_loop(self.weight, self._sent_by.party, partial(validate, request))
             yield request
 
     async def _rest(self) -> AsyncIterator[Message]:
@@ -114,7 +120,7 @@ class Arriving:
                 data = await self._context.read()
         except TimeoutError:
             raise RequestUnfinished(self._max_seconds) from None
-        self.size = 0 if data is grpc.aio.EOF else len(data)
+        self.size, self.weight = (0, 0) if data is grpc.aio.EOF else (len(data), self._weigh(data))
         return data
 
     async def leave(self) -> None:

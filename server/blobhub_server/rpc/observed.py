@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -16,7 +15,7 @@ from google.protobuf.message import Message
 from blobhub_server.bounded_log import BoundedLog
 from blobhub_server.db.trouble import Trouble
 from blobhub_server.errors import StorageUnavailable, UndecodableRequest, is_panic
-from blobhub_server.rpc.arriving import Arriving, Decode
+from blobhub_server.rpc.arriving import Arriving, Decode, Weigh
 from blobhub_server.rpc.call_counts import MethodCounts
 from blobhub_server.rpc.errors import status_of, to_blobhub_error
 from blobhub_server.rpc.gate import Admission, Gate
@@ -51,6 +50,7 @@ class Entrance:
     streams: OpenStreams
     under_way: UnderWay
     decode: Decode
+    weigh: Weigh
     request_seconds: float
     counts: MethodCounts
 
@@ -83,7 +83,7 @@ def _forget_frames(error: grpc.aio.AbortError) -> None:
 class Observed:
     """Logs one call, and turns what it raises into a status. Cancellation passes through unchanged."""
 
-    __slots__ = ("_admission", "_context", "_entrance", "_handled", "_receiving", "_start", "request_bytes")
+    __slots__ = ("_admission", "_arriving", "_context", "_entrance", "_handled", "_start", "_weight", "request_bytes")
 
     def __init__(self, entrance: Entrance, context: Any) -> None:
         self._entrance = entrance
@@ -94,7 +94,8 @@ class Observed:
         self._handled = False
         self.request_bytes = 0
         """The bytes that the request which was read last came in."""
-        self._receiving = AsyncExitStack()
+        self._weight = 0
+        self._arriving: Arriving | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -102,14 +103,13 @@ class Observed:
     async def first(self, request: bytes | Arriving) -> Message:
         """The one request of a call, or the first of a stream. Raises what `Arriving.first` raises."""
         if isinstance(request, Arriving):
-            self._receiving.push_async_callback(request.leave)
+            self._arriving = request
             first = await request.first()
-            self.request_bytes = request.size
+            self.request_bytes, self._weight = request.size, request.weight
             return first
-        self.request_bytes = len(request)
-        self._receiving.callback(self._entrance.room.leave, asyncio.current_task())
+        self.request_bytes, self._weight = len(request), self._entrance.weigh(request)
         if len(request) <= LARGE_BYTES:
-            await self._receiving.aclose()
+            await self._leave_room()
         sender = (
             self._entrance.gate.known_sender(self._context.invocation_metadata()) if len(request) > SMALL_BYTES else None
         )
@@ -126,13 +126,19 @@ class Observed:
         await admission.identify()
         # Going over 700,000 empty messages takes 20 ms.
         party = admission.sender(self._context.peer()).party
-        await off_loop(self.request_bytes, party, partial(validate, request))
+        await off_loop(self._weight, party, partial(validate, request))
         return admission
 
     async def begin(self) -> None:
         """Note that the handler of an admitted call begins now. It may take hours, so the call leaves the room."""
         self._handled = True
-        await self._receiving.aclose()
+        await self._leave_room()
+
+    async def _leave_room(self) -> None:
+        if self._arriving is not None:
+            await self._arriving.leave()
+        else:
+            self._entrance.room.leave(asyncio.current_task())
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         log = self._entrance.log

@@ -32,7 +32,7 @@ from blobhub_server.errors import (
     Unimplemented,
     Violation,
 )
-from blobhub_server.rpc.arriving import Arriving, Decode, strict_decoder
+from blobhub_server.rpc.arriving import Arriving, Decode, Weigh, strict_decoder
 from blobhub_server.rpc.call_counts import CallCounts
 from blobhub_server.rpc.gate import Admission, Gate
 from blobhub_server.rpc.guard import Guard
@@ -43,6 +43,7 @@ from blobhub_server.rpc.room import Room, Sender, address_of
 from blobhub_server.rpc.transport_error import StreamUnread
 from blobhub_server.rpc.under_way import UnderWay
 from blobhub_server.rpc.unread import Answer
+from blobhub_server.rpc.value_bound import weigher
 from blobhub_server.turnstile import Party
 
 OPEN = ("/grpc.health.v1.", "/grpc.reflection.")
@@ -131,7 +132,9 @@ class Pipeline(grpc.aio.ServerInterceptor):
                 return wrapped.at_once
         return wrapped.by_turns
 
-    def _entrance(self, method: str, kind: str = "unary_unary", decode: Decode = _decode_nothing) -> Entrance:
+    def _entrance(
+        self, method: str, kind: str = "unary_unary", decode: Decode = _decode_nothing, weigh: Weigh = len
+    ) -> Entrance:
         counts = self.counts.of(method, kind)
 
         def counted(data: bytes, party: Party) -> Awaitable[Message]:
@@ -149,6 +152,7 @@ class Pipeline(grpc.aio.ServerInterceptor):
             streams=self._streams,
             under_way=self._under_way,
             decode=counted,
+            weigh=weigh,
             request_seconds=self._request_seconds,
             counts=counts,
         )
@@ -156,7 +160,8 @@ class Pipeline(grpc.aio.ServerInterceptor):
     def _wrap(self, method: str, handler: Any) -> _Wrapped:
         encode = _serializer(handler.response_serializer)
         kind = _kind_of(handler)
-        entrance = self._entrance(method, kind, strict_decoder(handler.request_deserializer))
+        weigh = weigher(handler.request_deserializer(b""))
+        entrance = self._entrance(method, kind, strict_decoder(handler.request_deserializer, weigh), weigh)
         serve = (_wrap_open if method.startswith(OPEN) else _wrap_gated)(entrance, kind, getattr(handler, kind), encode)
         by_turns = _by_turns(entrance, serve, encode, streaming=handler.request_streaming)
         if handler.request_streaming:
@@ -177,6 +182,7 @@ def _by_turns(
             method=entrance.method,
             sender=lambda: entrance.gate.sender(context.invocation_metadata(), context.peer()),
             decode=entrance.decode,
+            weigh=entrance.weigh,
             streaming=streaming,
             max_seconds=entrance.request_seconds,
         )

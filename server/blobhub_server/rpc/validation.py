@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import cast
 
 from buf.validate import validate_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -20,6 +23,7 @@ from blobhub_server.start import StartError
 _validator = Validator()
 _LARGE_BYTES = 4 << 10
 _MAX_NANOS = 999_999_999
+_VALUES = frozenset({"google.protobuf.Value", "google.protobuf.Struct"})
 
 
 class BrokenConstraint(StartError):
@@ -45,17 +49,56 @@ def compile_constraints(messages: Iterable[Descriptor]) -> None:
         waiting += [field.message_type for field in message.fields if field.message_type is not None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What there is to look at in messages of a type, beside their constraints. What is not there costs no call anything.
+
+    To ask a message for all its fields would copy each, a mebibyte of bytes too.
+    """
+
+    texts: Sequence[str]
+    """The fields that have one text each."""
+    has_values: bool
+    """Whether there may be Values, or messages without constraints, in a message or in what is in it."""
+    has_durations: bool
+
+
+@cache
+def _form(message: Descriptor) -> _Form:
+    found = list(_message_fields(message))
+    own = sorted(message.fields, key=lambda field: field.number)
+    return _Form(
+        texts=[field.name for field in own if field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated],
+        has_values=any(_is_ignored(field) or kind.full_name in _VALUES for field, kind in found),
+        has_durations=any(kind.full_name == Duration.DESCRIPTOR.full_name for _, kind in found),
+    )
+
+
+def _message_fields(message: Descriptor) -> Iterator[tuple[FieldDescriptor, Descriptor]]:
+    """The fields that are messages, in a message and in what may be in it, with their types; no maps, nothing in Values."""
+    seen: set[str] = set()
+    waiting = [message]
+    while waiting:
+        current = waiting.pop()
+        if current.full_name in seen or current.full_name in _VALUES:
+            continue
+        seen.add(current.full_name)
+        for field in current.fields:
+            kind = field.message_type
+            if kind is not None and not kind.GetOptions().map_entry:
+                yield field, kind
+                waiting.append(kind)
+
+
 def validate(request: Message) -> None:
     """Raise InvalidRequest, with every violation, when a request breaks the constraints declared for it."""
-    bare = _without_values(request)
+    form = _form(cast(Descriptor, request.DESCRIPTOR))
+    bare = _without_values(request) if form.has_values else request
     found = [Violation(_path(item), wording(item, request)) for item in _validator.collect_violations(bare)]
     # PostgreSQL cannot store a NUL in a text. A constraint would have to be repeated for every field.
-    found += [
-        Violation(field.name, "must not contain a NUL character")
-        for field, value in request.ListFields()
-        if type(value) is str and "\0" in value
-    ]
-    found += _of_durations(bare)
+    found += [Violation(name, "must not contain a NUL character") for name in form.texts if "\0" in getattr(request, name)]
+    if form.has_durations:
+        found += _of_durations(bare)
     if found:
         raise InvalidRequest(found)
 

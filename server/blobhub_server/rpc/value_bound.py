@@ -8,8 +8,9 @@ fields than `MAX_FIELDS`, is refused as it is. Larger values come as JSON text, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -22,6 +23,11 @@ MAX_LISTED_BYTES = 4 << 20
 large ones has more in all."""
 MAX_FIELDS = 200_000
 """How many fields a message may have, in all that is in it: a definition of as many parts as there may be has some less."""
+
+MAX_WEIGHED_FIELDS = 32
+"""A request with more fields than that is weighed as a whole."""
+MAX_TAKEN_BYTES = 2 << 20
+"""So is a larger one: to copy it takes some milliseconds, however little is to be gone over."""
 
 _LEAST_BYTES = 2
 """What a field takes: its tag, and its length or number."""
@@ -50,6 +56,35 @@ def bound_check(request: Message) -> Callable[[bytes], bool]:
     """
     plan = _plan(cast(Descriptor, request.DESCRIPTOR), {})
     return lambda data: len(data) > MAX_MESSAGE_ITEMS * _LEAST_BYTES and _exceeds(data, plan)
+
+
+def weigher(request: Message) -> Callable[[bytes], int]:
+    """A function that says how many bytes of a request of this type are to be gone over: not those that stand in a field of
+    bytes of its own, such as a chunk of a file, which are taken as they are.
+    """
+    fields = cast(Descriptor, request.DESCRIPTOR).fields
+    taken = frozenset(field.number for field in fields if field.type == FieldDescriptor.TYPE_BYTES)
+    return partial(_weigh, taken) if taken else len
+
+
+def _weigh(taken: Collection[int], data: bytes) -> int:
+    weight, at, end = len(data), 0, len(data)
+    if end > MAX_TAKEN_BYTES:
+        return end
+    try:
+        for _ in range(MAX_WEIGHED_FIELDS):
+            key, at = _varint(data, at)
+            if key & 7 == 2:
+                size, at = _varint(data, at)
+                at += size
+                weight -= size if key >> 3 in taken else 0
+            else:
+                at = _skip(data, at, key & 7)
+            if at >= end:
+                break
+    except (_Malformed, IndexError):
+        return end
+    return weight if at == end else end
 
 
 def _plan(message: Descriptor, known: dict[str, _Plan]) -> _Plan:

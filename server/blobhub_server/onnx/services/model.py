@@ -17,7 +17,9 @@ from blobhub_server.onnx.errors import TYPE
 from blobhub_server.onnx.intake import Announced, Incoming, Intake
 from blobhub_server.onnx.message import to_artifact, to_proto
 from blobhub_server.onnx.models import MODEL, Model, Models
-from blobhub_server.rpc.wire import to_timestamp
+from blobhub_server.rpc.wire import repeated, to_timestamp
+
+_CHUNK = pb.DownloadModelResponse.DESCRIPTOR.fields_by_name["chunk"].number
 
 
 class ModelService:
@@ -60,7 +62,7 @@ class ModelService:
 
     async def DownloadModel(
         self, request: pb.DownloadModelRequest, call: Call[RevisionView]
-    ) -> AsyncIterator[pb.DownloadModelResponse]:
+    ) -> AsyncIterator[pb.DownloadModelResponse | bytes]:
         entry = await self._find_artifact(request, call)
         if request.offset > entry.size:
             raise InvalidValue("offset", f"{entry.name} has {entry.size} bytes")
@@ -69,7 +71,7 @@ class ModelService:
             return
         try:
             async for chunk in self._host.objects.read(entry.digest, request.offset, request.length or None):
-                yield pb.DownloadModelResponse(chunk=chunk)
+                yield repeated(_CHUNK, [chunk])  # A message would copy it twice more.
         except ObjectNotFound:  # The entry exists, so the bytes were lost.
             raise ContentLost(entry.digest) from None
 
