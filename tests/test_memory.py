@@ -54,6 +54,22 @@ print(Path("told").read_text().count("<heap nr="))
 """
 
 
+KEPT = """
+import resource
+from blobhub.v1 import model_pb2
+from blobhub_server import memory
+
+memory.tune_allocator()
+message = model_pb2.UploadModelRequest(chunk=bytes(1 << 20))
+message.SerializeToString()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(100):
+    message.SerializeToString()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1_000)
+"""
+"""Without that, each takes more than a thousand new pages."""
+
+
 def printed(script: str, folder: Path) -> str:
     """What a script prints in a process of its own, which has the folder as its own."""
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=folder, timeout=60, check=False)
@@ -67,3 +83,7 @@ def test_what_is_free_between_what_is_used_is_given_back(tmp_path: Path) -> None
 
 def test_all_threads_share_two_heaps(tmp_path: Path) -> None:
     assert printed(HEAPS, tmp_path) == "2\n"
+
+
+def test_a_chunk_of_a_file_takes_the_pages_of_the_one_before(tmp_path: Path) -> None:
+    assert printed(KEPT, tmp_path) == "True\n"

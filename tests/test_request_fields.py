@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import flows
 import grpc
@@ -11,11 +13,13 @@ import pytest
 from acme import DRAFT
 from blobhub.v1 import caller_pb2, definition_pb2, execution_pb2, model_pb2
 from blobhub_server.blobtypes.conformance import reason_of
+from blobhub_server.errors import InvalidRequest
 from blobhub_server.rpc.validation import validate
 from blobhub_server.rpc.value_bound import MAX_FIELDS, MAX_WEIGHED_FIELDS, bound_check, weigher
 from calling import METHODS, ask
 from hostile.wire import field, message
 from meter import MeteredServer, hold_the_bound
+from protovalidate import Validator
 from served import Api, connected
 
 LARGEST = definition_pb2.WorkflowDefinition(
@@ -77,6 +81,17 @@ CHUNK = field(8, bytes(1 << 20))
 def test_bytes_that_are_taken_as_they_are_weigh_nothing(data: bytes, weight: int) -> None:
     assert weigher(model_pb2.UploadModelRequest())(data) == weight
     assert weigher(model_pb2.GetModelRequest())(data) == len(data)
+
+
+@pytest.mark.parametrize("length", [0, 1, 4096, 4097, 1 << 20, (1 << 20) + 1])
+@pytest.mark.parametrize("others", [{}, {"revision": DRAFT}, {"size": 5}, {"sha256": "?"}], ids=str)
+def test_long_bytes_are_judged_as_they_would_be_as_a_whole(length: int, others: dict[str, Any]) -> None:
+    request = model_pb2.UploadModelRequest(chunk=bytes(length), **others)
+    as_a_whole = Validator().collect_violations(request)
+    with pytest.raises(InvalidRequest) if as_a_whole else nullcontext() as refused:
+        validate(request)
+    assert len(refused.value.violations if refused else []) == len(as_a_whole)
+    assert len(request.chunk) == length
 
 
 def test_what_has_no_constraints_is_not_gone_through_and_stays_set_for_those_around_it() -> None:

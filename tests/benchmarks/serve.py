@@ -9,6 +9,7 @@ from pathlib import Path
 import grpc
 import uvloop
 from bare import Committer, handlers
+from blobhub_server import memory
 from blobhub_server.app import running
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.config import Settings
@@ -27,4 +28,5 @@ async def main(data_dir: Path) -> None:
 
 
 if __name__ == "__main__":
+    memory.tune_allocator()  # as the server's own command does
     uvloop.run(main(Path(sys.argv[1])))
