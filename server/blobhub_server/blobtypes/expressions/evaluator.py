@@ -25,6 +25,16 @@ from blobhub_server.blobtypes.expressions.operators import BINARY, COMPARISONS, 
 from blobhub_server.blobtypes.expressions.source import Expression
 from blobhub_server.errors import InvalidValue
 
+class Namespace(dict[str, Any]):
+    """Names below a name, such as the outputs of a step. `absence` begins what whoever reads another one is told."""
+
+    __slots__ = ("absence",)
+
+    def __init__(self, absence: str) -> None:
+        super().__init__()
+        self.absence = absence
+
+
 _FORMAT = re.compile(r"(?:.?[<>=^])?[+\- ]?#?0?\d{0,3}[,_]?(?:\.\d{1,3})?[bdeEfFgGosxX%]?", re.DOTALL)
 _REPRESENTATION = ord("r")
 
@@ -38,7 +48,7 @@ def evaluate(expression: Expression, names: Mapping[str, Any], fuel: Fuel, *, bo
     evaluator = _Evaluator(names, fuel)
     try:
         fuel.spend(expression.cost + len(names) // ITEMS)
-        return _result(evaluator.eval(expression.text, expression.tree), bounded, fuel)
+        return bound_result(evaluator.eval(expression.text, expression.tree), bounded, fuel)
     except ExpressionError as error:
         _place(error, expression, evaluator.failed)
         raise
@@ -68,7 +78,7 @@ def _place(error: ExpressionError, expression: Expression, node: ast.AST | None)
         error.line, error.column = expression.places.of(node)
 
 
-def _result(value: Any, bounded: Collection[Any], fuel: Fuel) -> Any:
+def bound_result(value: Any, bounded: Collection[Any], fuel: Fuel) -> Any:
     """A value as plain JSON."""
     if value is None or isinstance(value, bool) or any(value is given for given in bounded):
         return value
@@ -163,7 +173,8 @@ class _Evaluator(SimpleEval):  # type: ignore[misc]  # it has no types
     def _key(self, value: dict[str, Any], key: str) -> Any:
         self.fuel.spend(len(key) // CHARACTERS)
         if key not in value:
-            raise Absent(f"there is no key `{key[:60]}`; there {listing(value)}")
+            there_is_none = value.absence if isinstance(value, Namespace) else "there is no key"
+            raise Absent(f"{there_is_none} `{key[:60]}`; there {listing(value)}")
         return value[key]
 
     def _no_key(self, value: Any, key: Any) -> NoReturn:

@@ -49,12 +49,16 @@ _ON_BOOLEANS = (ast.BitAnd, ast.BitOr, ast.BitXor)
 
 @dataclass(frozen=True, slots=True)
 class NameUse:
-    """A name that an expression reads, where, from 1, and whether it goes on without it (`default`, `has`)."""
+    """A name that an expression reads, where, from 1, and whether it goes on without it (`default`, `has`).
+
+    `path` are the constant keys that are read below it: `fetch` and `body` in `steps.fetch["body"]`.
+    """
 
     name: str
     line: int
     column: int
     optional: bool
+    path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,18 @@ class Expression:
     def cost(self) -> int:
         """What reading it takes, in units of fuel."""
         return self.nodes * _COST
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The name and the constant keys below it that an expression is nothing but; empty for any other."""
+        tree, keys = self.tree, list[str]()
+        while not isinstance(tree, ast.Name):
+            key = _constant_key(tree)
+            if key is None:
+                return ()
+            keys.append(key[1])
+            tree = key[0]
+        return (tree.id, *reversed(keys))
 
     @property
     def never_boolean(self) -> bool:
@@ -195,8 +211,10 @@ class _Reader:
         self.nodes = 0
         self._places = places
 
-    def visit(self, node: ast.AST, *, bound: frozenset[str], depth: int, optional: bool) -> None:
-        """Take one node and all below it. `bound` are the names of the comprehensions around it."""
+    def visit(
+        self, node: ast.AST, *, bound: frozenset[str], depth: int, optional: bool, path: tuple[str, ...] = ()
+    ) -> None:
+        """Take one node and all below it. `bound` are the names of the comprehensions around it, `path` the keys read of it."""
         self.nodes += 1
         if depth > MAX_DEPTH:
             self._refuse(node, f"nests deeper than {MAX_DEPTH}")
@@ -204,7 +222,7 @@ class _Reader:
             self._refuse(node, _REFUSED.get(type(node), f"there is no {type(node).__name__} in expressions"))
         match node:
             case ast.Name(name):
-                self._name(node, name, bound, optional)
+                self._name(node, name, bound, optional, path)
             case ast.Call():
                 self._call(node, bound, depth, optional)
                 return
@@ -213,13 +231,15 @@ class _Reader:
                 return
             case _:
                 self._plain(node)
-        for child in _children(node):
-            self.visit(child, bound=bound, depth=depth + 1, optional=optional)
+        key = _constant_key(node)
+        for number, child in enumerate(_children(node)):
+            below = (key[1], *path) if key and number == 0 else ()
+            self.visit(child, bound=bound, depth=depth + 1, optional=optional, path=below)
 
-    def _name(self, node: ast.Name, name: str, bound: frozenset[str], optional: bool) -> None:
+    def _name(self, node: ast.Name, name: str, bound: frozenset[str], optional: bool, path: tuple[str, ...]) -> None:
         if name not in bound:
             line, column = self._places.of(node)
-            self.names.append(NameUse(name=name, line=line, column=column, optional=optional))
+            self.names.append(NameUse(name=name, line=line, column=column, optional=optional, path=path))
 
     def _plain(self, node: ast.AST) -> None:
         match node:
@@ -301,6 +321,14 @@ def _children(node: ast.AST) -> Iterator[ast.AST]:
             yield child.value
         elif not isinstance(child, ast.operator | ast.unaryop | ast.boolop | ast.cmpop | ast.expr_context):
             yield child
+
+
+def _constant_key(node: ast.AST) -> tuple[ast.expr, str] | None:
+    """What a node reads a key of, and the key, where that is written as it is."""
+    match node:
+        case ast.Attribute(value=value, attr=key) | ast.Subscript(value=value, slice=ast.Constant(value=str(key))):
+            return value, key
+    return None
 
 
 def _singular(node: ast.expr) -> bool:
