@@ -32,20 +32,20 @@ from blobhub_server.workflow.rules.execution import DEFAULT_STEP_LIMIT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from interpreting import REGISTRY, TERMINAL, Run, compiled, replay
+from port_values import expression, giving, shared, template, variable
 from scale import scaled
 
 
 @st.composite
 def graphs(draw: st.DrawFn, *, acyclic: bool = False) -> str:
-    """Random graphs: expressions, scripts, delays, switches and joins, with forks, and with cycles unless `acyclic`."""
+    """Random graphs: expressions, scripts, delays, switches and joins, with forks, and with cycles unless `acyclic`.
+
+    Unless `acyclic` some ports have expressions, which read values and session objects that others write, and outputs of
+    components that may have run or not.
+    """
     count = draw(st.integers(1, 8))
-    kinds = draw(
-        st.lists(
-            st.sampled_from(["expression", "bad", "code", "delay", "switch", "join"]),
-            min_size=count,
-            max_size=count,
-        )
-    )
+    possible = ["expression", "bad", "code", "delay", "switch", "join", *([] if acyclic else ["reader", "writer"])]
+    kinds = draw(st.lists(st.sampled_from(possible), min_size=count, max_size=count))
     made = {
         "expression": lambda name: flows.component(name, "logic.expression", expression="1 + 1"),
         "bad": lambda name: flows.component(name, "logic.expression", expression="1 // 0"),
@@ -53,12 +53,28 @@ def graphs(draw: st.DrawFn, *, acyclic: bool = False) -> str:
         "delay": lambda name: flows.component(name, "flow.delay", seconds=1),
         "switch": lambda name: flows.component(name, "flow.switch", cases=[{"route": "a", "when": "True"}]),
         "join": lambda name: flows.component(name, "flow.join", mode="all"),
+        "reader": lambda name: giving(
+            name,
+            f"default(steps['{name}'].result, near) + values.n",
+            near=expression(f"steps['{draw(st.sampled_from(names))}'].result * 1"),
+        ),
+        "writer": lambda name: flows.component(
+            name,
+            "logic.code",
+            code="pass",
+            given=expression("[session.object, values.n]"),
+            name=template("no {{ input.n }}"),
+        ),
     }
+
     routes = {"expression": ["success", "failure"], "bad": ["success", "failure"], "code": ["success", "failure"],
-              "delay": ["next"], "switch": ["a", "default"], "join": ["next"]}  # fmt: skip
+              "delay": ["next"], "switch": ["a", "default"], "join": ["next"], "reader": ["success", "failure"],
+              "writer": ["success", "failure"]}  # fmt: skip
     names = [f"{kind}-{number}" for number, kind in enumerate(kinds)]
     components = [
         flows.component("start", "flow.start"),
+        variable("n", 1),
+        shared("object", 1 if draw(st.booleans()) else None),
         *(made[kind](name) for kind, name in zip(kinds, names, strict=True)),
     ]
     connections = [flows.control("start", names[0])]
@@ -71,6 +87,10 @@ def graphs(draw: st.DrawFn, *, acyclic: bool = False) -> str:
         if low < count:
             target = draw(st.integers(low, count - 1))
             connections.append(flows.control(names[source], names[target], draw(st.sampled_from(routes[kinds[source]]))))
+    for name in names:
+        if name.startswith(("reader", "writer")):
+            connections.append(flows.data(name, "result", "the-n", "value"))
+            connections.append(flows.data(name, "result", "shared-object", "value"))
     unique = {connection["id"]: connection for connection in connections}
     return flows.document(components, list(unique.values()))
 
@@ -81,7 +101,8 @@ def graph_of(document: str) -> Graph:
 
 def random_outcome(seed: random.Random):
     def outcome(command: RunStep):
-        return ComponentError("unlucky") if seed.random() < 0.2 else Outcome(route="success")
+        outputs = {"result": seed.randint(0, 9)} if command.component_id.startswith("writer") else {}
+        return ComponentError("unlucky") if seed.random() < 0.2 else Outcome(route="success", outputs=outputs)
 
     return outcome
 

@@ -82,7 +82,7 @@ def _port() -> Schema:
         {
             "category": {"enum": list(CATEGORIES)},
             "route": _name("Its name: of an outcome for `flow_output`, of a value for the data categories."),
-            "value": {"description": "The value set on it: plain JSON, or a value object."},
+            "value": {"description": "The value set on it: plain JSON, a value object, an expression or a template."},
         },
         required=("category", "route"),
     )

@@ -8,7 +8,7 @@ import (
 )
 
 // ContractDigest is the SHA-256 of the descriptors that the stubs were generated from.
-const ContractDigest = "cc544ca34ca37ebf1f9ce64e1056b2b357b93242406b55e2cb48c5c99788fdbf"
+const ContractDigest = "fac57c36eaec9c386ef712b7be40e352f11b9fe6a6e57a9863f9138f90988a50"
 
 // Services are the clients of all services. No two have a method of the same name.
 type Services struct {

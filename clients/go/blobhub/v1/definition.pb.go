@@ -57,7 +57,7 @@ const (
 	DefinitionProblemType_DEFINITION_PROBLEM_TYPE_INVALID_EXPRESSION DefinitionProblemType = 11
 	// A policy with values out of range.
 	DefinitionProblemType_DEFINITION_PROBLEM_TYPE_INVALID_POLICY DefinitionProblemType = 12
-	// An expression uses a name that no data input of its component has.
+	// An expression uses a name that nobody provides: no data input of its component, and no step, output or alias there is.
 	DefinitionProblemType_DEFINITION_PROBLEM_TYPE_UNKNOWN_NAME DefinitionProblemType = 13
 	// As an error: a join that can never fire. As a warning: one whose tokens may be left over from a round that was given
 	// up, or swallowed in a later one.
@@ -74,8 +74,9 @@ const (
 	DefinitionProblemType_DEFINITION_PROBLEM_TYPE_ROUTE_LEADS_NOWHERE DefinitionProblemType = 18
 	// A warning: a data connection from an output that its component never sets.
 	DefinitionProblemType_DEFINITION_PROBLEM_TYPE_UNSET_OUTPUT DefinitionProblemType = 19
-	// A warning: an input with two data connections, or a port with two values: the last one that is there holds. Also two
-	// `data.value` of one persistence and alias whose own values differ.
+	// A warning: an input with two data connections, or a port with two values: the last one that is there holds. Also an
+	// expression or a template in a port that is connected, and two `data.value` of one persistence and alias whose own values
+	// differ.
 	DefinitionProblemType_DEFINITION_PROBLEM_TYPE_SEVERAL_SOURCES DefinitionProblemType = 20
 	// A warning: a `data.value` that nobody reads.
 	DefinitionProblemType_DEFINITION_PROBLEM_TYPE_UNUSED_VALUE DefinitionProblemType = 21
@@ -572,8 +573,9 @@ type WorkflowPort struct {
 	Category string `protobuf:"bytes,1,opt,name=category,proto3" json:"category,omitempty"`
 	// The port's name: of an outcome for `flow_output`, of a value for the data categories.
 	Route string `protobuf:"bytes,2,opt,name=route,proto3" json:"route,omitempty"`
-	// The value set on it: plain JSON, or a value object such as `{"type": "text", "text": "hi"}`. Unset means none. In a
-	// document it is `value`, exactly.
+	// The value set on it: plain JSON, or a value object such as `{"type": "text", "text": "hi"}`, or what is evaluated when the
+	// component gets control: `{"type": "expression", "expression": "steps.fetch.body.total * 1.2"}`, or a template as in
+	// `{"type": "template", "template": "Dear {{ input.name }}"}`. Unset means none. In a document it is `value`, exactly.
 	//
 	// Types that are valid to be assigned to Form:
 	//

@@ -57,7 +57,7 @@ class _DefinitionProblemTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[
     DEFINITION_PROBLEM_TYPE_INVALID_POLICY: _DefinitionProblemType.ValueType  # 12
     """A policy with values out of range."""
     DEFINITION_PROBLEM_TYPE_UNKNOWN_NAME: _DefinitionProblemType.ValueType  # 13
-    """An expression uses a name that no data input of its component has."""
+    """An expression uses a name that nobody provides: no data input of its component, and no step, output or alias there is."""
     DEFINITION_PROBLEM_TYPE_UNSOUND_JOIN: _DefinitionProblemType.ValueType  # 14
     """As an error: a join that can never fire. As a warning: one whose tokens may be left over from a round that was given
     up, or swallowed in a later one.
@@ -77,8 +77,9 @@ class _DefinitionProblemTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[
     DEFINITION_PROBLEM_TYPE_UNSET_OUTPUT: _DefinitionProblemType.ValueType  # 19
     """A warning: a data connection from an output that its component never sets."""
     DEFINITION_PROBLEM_TYPE_SEVERAL_SOURCES: _DefinitionProblemType.ValueType  # 20
-    """A warning: an input with two data connections, or a port with two values: the last one that is there holds. Also two
-    `data.value` of one persistence and alias whose own values differ.
+    """A warning: an input with two data connections, or a port with two values: the last one that is there holds. Also an
+    expression or a template in a port that is connected, and two `data.value` of one persistence and alias whose own values
+    differ.
     """
     DEFINITION_PROBLEM_TYPE_UNUSED_VALUE: _DefinitionProblemType.ValueType  # 21
     """A warning: a `data.value` that nobody reads."""
@@ -131,7 +132,7 @@ DEFINITION_PROBLEM_TYPE_INVALID_EXPRESSION: DefinitionProblemType.ValueType  # 1
 DEFINITION_PROBLEM_TYPE_INVALID_POLICY: DefinitionProblemType.ValueType  # 12
 """A policy with values out of range."""
 DEFINITION_PROBLEM_TYPE_UNKNOWN_NAME: DefinitionProblemType.ValueType  # 13
-"""An expression uses a name that no data input of its component has."""
+"""An expression uses a name that nobody provides: no data input of its component, and no step, output or alias there is."""
 DEFINITION_PROBLEM_TYPE_UNSOUND_JOIN: DefinitionProblemType.ValueType  # 14
 """As an error: a join that can never fire. As a warning: one whose tokens may be left over from a round that was given
 up, or swallowed in a later one.
@@ -151,8 +152,9 @@ may lead nowhere, and so may `failure`.
 DEFINITION_PROBLEM_TYPE_UNSET_OUTPUT: DefinitionProblemType.ValueType  # 19
 """A warning: a data connection from an output that its component never sets."""
 DEFINITION_PROBLEM_TYPE_SEVERAL_SOURCES: DefinitionProblemType.ValueType  # 20
-"""A warning: an input with two data connections, or a port with two values: the last one that is there holds. Also two
-`data.value` of one persistence and alias whose own values differ.
+"""A warning: an input with two data connections, or a port with two values: the last one that is there holds. Also an
+expression or a template in a port that is connected, and two `data.value` of one persistence and alias whose own values
+differ.
 """
 DEFINITION_PROBLEM_TYPE_UNUSED_VALUE: DefinitionProblemType.ValueType  # 21
 """A warning: a `data.value` that nobody reads."""

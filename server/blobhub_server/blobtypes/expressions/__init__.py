@@ -9,7 +9,7 @@
 the same value, or the same error after as many units of fuel, everywhere.
 """
 
-from blobhub_server.blobtypes.expressions.computed import Computed, evaluate_computed
+from blobhub_server.blobtypes.expressions.computed import Computed, evaluate_computed, is_computed
 from blobhub_server.blobtypes.expressions.errors import (
     Absent,
     ExpressionError,
@@ -45,6 +45,7 @@ __all__ = [
     "WrongType",
     "evaluate",
     "evaluate_computed",
+    "is_computed",
     "listing",
     "parse",
     "unknown_name",

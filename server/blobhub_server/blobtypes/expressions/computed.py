@@ -24,6 +24,12 @@ KINDS = ("expression", "template")
 _TOKEN = re.compile(r"""\\.|["'{}]""", re.DOTALL)
 
 
+def is_computed(value: Any) -> bool:
+    """Whether a value of a document is an expression or a template; what only begins like one is plain JSON."""
+    kind = value.get("type") if isinstance(value, dict) else None
+    return isinstance(kind, str) and kind in KINDS and len(value) == 2 and isinstance(value.get(kind), str)
+
+
 @dataclass(frozen=True, slots=True)
 class Hole:
     """The text of an expression, and the line and the column where it begins in the text around it, from 1."""
@@ -47,10 +53,10 @@ class Computed:
     @classmethod
     def of(cls, value: Any) -> Computed | None:
         """The computed value that a value of a document is; None for plain JSON, such as what only begins like one."""
-        kind = value.get("type") if isinstance(value, dict) else None
-        if kind not in KINDS or len(value) != 2 or not isinstance(text := value.get(kind), str):
+        if not is_computed(value):
             return None
-        return cls(kind=kind, parts=(Hole(text),)) if kind == "expression" else _template(text)
+        kind = value["type"]
+        return cls(kind=kind, parts=(Hole(text=value[kind]),)) if kind == "expression" else _template(value[kind])
 
     @property
     def holes(self) -> list[Hole]:
@@ -90,9 +96,7 @@ class Computed:
             yield InvalidSyntax("has {{ without }}", line=self.unclosed[0], column=self.unclosed[1])
 
 
-def evaluate_computed(
-    computed: Computed, names: Mapping[str, Any], fuel: Fuel, *, bounded: Collection[Any] = ()
-) -> Any:
+def evaluate_computed(computed: Computed, names: Mapping[str, Any], fuel: Fuel, *, bounded: Collection[Any] = ()) -> Any:
     """The value of a computed value over names, as `evaluate` has it. Raises ExpressionError."""
     for error in computed.flaws() if computed.unclosed else ():
         raise error
@@ -141,7 +145,7 @@ def _template(text: str) -> Computed:
             return Computed(kind="template", parts=(*parts, text[end:]), unclosed=(line, start - before))
         if start > end:
             parts.append(text[end:start])
-        parts.append(Hole(text[begin:closing], line, begin - before))
+        parts.append(Hole(text=text[begin:closing], line=line, column=begin - before))
         line += text.count("\n", begin, closing)
         before = max(before, text.rfind("\n", begin, closing))
         end = closing + 2

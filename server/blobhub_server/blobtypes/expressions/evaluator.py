@@ -25,6 +25,7 @@ from blobhub_server.blobtypes.expressions.operators import BINARY, COMPARISONS, 
 from blobhub_server.blobtypes.expressions.source import Expression
 from blobhub_server.errors import InvalidValue
 
+
 class Namespace(dict[str, Any]):
     """Names below a name, such as the outputs of a step. `absence` begins what whoever reads another one is told."""
 
@@ -173,8 +174,9 @@ class _Evaluator(SimpleEval):  # type: ignore[misc]  # it has no types
     def _key(self, value: dict[str, Any], key: str) -> Any:
         self.fuel.spend(len(key) // CHARACTERS)
         if key not in value:
-            there_is_none = value.absence if isinstance(value, Namespace) else "there is no key"
-            raise Absent(f"{there_is_none} `{key[:60]}`; there {listing(value)}")
+            if isinstance(value, Namespace):
+                raise Absent(f"{value.absence} `{key[:60]}`")
+            raise Absent(f"there is no key `{key[:60]}`; there {listing(value)}")
         return value[key]
 
     def _no_key(self, value: Any, key: Any) -> NoReturn:

@@ -211,10 +211,8 @@ class _Reader:
         self.nodes = 0
         self._places = places
 
-    def visit(
-        self, node: ast.AST, *, bound: frozenset[str], depth: int, optional: bool, path: tuple[str, ...] = ()
-    ) -> None:
-        """Take one node and all below it. `bound` are the names of the comprehensions around it, `path` the keys read of it."""
+    def visit(self, node: ast.AST, *, bound: frozenset[str], depth: int, optional: bool, path: tuple[str, ...] = ()) -> None:
+        """Take one node and all below it. `bound` are the names of comprehensions around it, `path` the keys read of it."""
         self.nodes += 1
         if depth > MAX_DEPTH:
             self._refuse(node, f"nests deeper than {MAX_DEPTH}")

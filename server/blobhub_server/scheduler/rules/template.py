@@ -1,4 +1,4 @@
-"""Inputs that are evaluated at each firing: templates and expressions over the firing (`blobtypes/expressions/computed.py`)."""
+"""Inputs that are evaluated at each firing: templates and expressions over the firing."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar, cast
 
 from blobhub_server.blobtypes import json_text
+from blobhub_server.blobtypes.expressions import Fuel
 from blobhub_server.errors import InvalidValue
 from blobhub_server.http.outbound.message import Outside
 from blobhub_server.workflow.code.contract import ScriptRunner
@@ -316,6 +317,30 @@ class PureComponent(Component):
 
     @abstractmethod
     def run(self, inputs: Inputs) -> Outcome | Await:
+        """The outcome, or what is waited for. Raises ComponentError."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpressionContext:
+    """What expressions of a component get beside its inputs.
+
+    `names` is data of the execution, by the names that references begin with (`definitions/references.py`); a data input of
+    the same name comes first. `fuel` is what is left of the work that one activation may do.
+    """
+
+    names: Mapping[str, Any] = field(default_factory=dict)
+    fuel: Fuel = field(default_factory=Fuel)
+
+
+class ExpressionComponent(PureComponent):
+    """Evaluated in place, with expressions in its settings that may refer to data of the execution."""
+
+    def run(self, inputs: Inputs) -> Outcome | Await:
+        """Run without such data."""
+        return self.run_in(inputs, ExpressionContext())
+
+    @abstractmethod
+    def run_in(self, inputs: Inputs, context: ExpressionContext) -> Outcome | Await:
         """The outcome, or what is waited for. Raises ComponentError."""
 
 

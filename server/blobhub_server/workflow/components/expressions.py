@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from blobhub_server.blobtypes.expressions import ExpressionError, Fuel, evaluate, parse
-from blobhub_server.workflow.components.contract import ComponentError, Inputs
+from blobhub_server.blobtypes.expressions import ExpressionError, evaluate, parse
+from blobhub_server.workflow.components.contract import ComponentError, ExpressionContext, Inputs
 from blobhub_server.workflow.values import unwrap
 
 INPUTS = "inputs"
@@ -16,16 +16,17 @@ INPUTS = "inputs"
 class Evaluation:
     """Evaluates expressions over a component's inputs. All that one activation evaluates share the fuel of one."""
 
-    def __init__(self, inputs: Inputs, *, without: Iterable[str]) -> None:
+    def __init__(self, inputs: Inputs, context: ExpressionContext, *, without: Iterable[str]) -> None:
         own = {name: unwrap(value) for name, value in inputs.items() if name not in without}
-        self._names = {INPUTS: own} | own
+        self._names = {**context.names, INPUTS: own} | own
         self._bounded = list(inputs.values())
-        self._fuel = Fuel()
+        self._fuel = context.fuel
+        self._spent_before = self._fuel.spent
 
     @property
     def work(self) -> int:
-        """The units of fuel spent so far."""
-        return self._fuel.spent
+        """The units of fuel that it has spent so far."""
+        return self._fuel.spent - self._spent_before
 
     def value(self, text: Any) -> Any:
         """The value of an expression, as JSON. Raises ComponentError."""
@@ -34,8 +35,7 @@ class Evaluation:
         try:
             return evaluate(parse(text), self._names, self._fuel, bounded=self._bounded)
         except ExpressionError as error:
-            place = f" (line {error.line}, column {error.column})" if error.line else ""
-            raise self._error(error.reason, f"{error.message}{place}", line=error.line or None) from None
+            raise self._error(error.reason, message_of(error), line=error.line or None) from None
 
     def decision(self, text: Any) -> bool:
         """The value of an expression that is true or false. Raises ComponentError."""
@@ -47,3 +47,8 @@ class Evaluation:
 
     def _error(self, reason: str, message: str, *, line: int | None) -> ComponentError:
         return ComponentError(message, reason=reason, line=line, retryable=False, work=self.work)
+
+
+def message_of(error: ExpressionError) -> str:
+    """What is wrong with an expression, and where in it."""
+    return f"{error.message} (line {error.line}, column {error.column})" if error.line else error.message

@@ -14,6 +14,8 @@ from blobhub_server.workflow.components.contract import (
     Component,
     ComponentError,
     ComponentKind,
+    ExpressionComponent,
+    ExpressionContext,
     ExpressionSetting,
     Inputs,
     Outcome,
@@ -117,9 +119,10 @@ class Fail(PureComponent):
         return [("reason", f"must be a text of 1 to {MAX_REASON} characters")]
 
 
-class Switch(PureComponent):
+class Switch(ExpressionComponent):
     """Takes the route of the first case whose expression is True, else `default`. `cases` is a list of {route, when}; the
-    expressions are one line of Python each, whose names are all other data inputs. Fails when one is neither True nor False.
+    expressions are one line of Python each, whose names are all other data inputs, and data of the execution. Fails when one
+    is neither True nor False.
     """
 
     type = "flow.switch"
@@ -138,9 +141,9 @@ class Switch(PureComponent):
     open_ports = True
     open_routes = True
 
-    def run(self, inputs: Inputs) -> Outcome:
+    def run_in(self, inputs: Inputs, context: ExpressionContext) -> Outcome:
         """Choose."""
-        evaluation = Evaluation(inputs, without=("cases",))
+        evaluation = Evaluation(inputs, context, without=("cases",))
         cases = unwrap(inputs["cases"])
         for _, message in _case_problems(cases):
             raise ComponentError(f"`cases` {message}", reason="INVALID_INPUT", retryable=False)

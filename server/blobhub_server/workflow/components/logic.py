@@ -12,11 +12,12 @@ from blobhub_server.workflow.components.contract import (
     ComponentContext,
     ComponentError,
     EffectComponent,
+    ExpressionComponent,
+    ExpressionContext,
     ExpressionSetting,
     Inputs,
     Outcome,
     PortSpec,
-    PureComponent,
     RouteSetting,
     ScriptSetting,
 )
@@ -24,9 +25,9 @@ from blobhub_server.workflow.components.expressions import Evaluation
 from blobhub_server.workflow.values import unwrap
 
 
-class Expression(PureComponent):
-    """Evaluates an expression, one line of Python whose names are all other data inputs; the value is the output `result`.
-    Fails when the expression has no value, or takes more work than an expression may.
+class Expression(ExpressionComponent):
+    """Evaluates an expression, one line of Python whose names are all other data inputs, and data of the execution. The
+    value is the output `result`. Fails when the expression has no value, or takes more work than an expression may.
     """
 
     type = "logic.expression"
@@ -48,9 +49,9 @@ class Expression(PureComponent):
     routes = ("success", "failure")
     open_ports = True
 
-    def run(self, inputs: Inputs) -> Outcome:
+    def run_in(self, inputs: Inputs, context: ExpressionContext) -> Outcome:
         """Evaluate."""
-        evaluation = Evaluation(inputs, without=("expression",))
+        evaluation = Evaluation(inputs, context, without=("expression",))
         value = evaluation.value(unwrap(inputs["expression"]))
         return Outcome(route="success", outputs={"result": value}, work=evaluation.work, bounded=True)
 

@@ -8,12 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from types import MappingProxyType
 
-from blobhub_server.blobtypes.expressions import ExpressionError, parse, unknown_name
+from blobhub_server.blobtypes.expressions import is_computed
 from blobhub_server.workflow.code.contract import ScriptFlaw
 from blobhub_server.workflow.components.contract import Component as ComponentType
-from blobhub_server.workflow.components.contract import ComponentKind, ExpressionSetting
+from blobhub_server.workflow.components.contract import ComponentKind
 from blobhub_server.workflow.components.data import persistence_of
-from blobhub_server.workflow.components.expressions import INPUTS
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.definitions.document import (
     CATEGORIES,
@@ -28,17 +27,17 @@ from blobhub_server.workflow.definitions.document import (
     Severity,
 )
 from blobhub_server.workflow.definitions.document import ProblemType as P
+from blobhub_server.workflow.definitions.expressions import ExpressionCheck
 from blobhub_server.workflow.definitions.joins import join_problems
 from blobhub_server.workflow.definitions.lookup import START, Lookup, declared_ports, may_add, places_of, settings_of
+from blobhub_server.workflow.definitions.references import References
 from blobhub_server.workflow.definitions.slips import slips
 from blobhub_server.workflow.values import fits
 
-MAX_EXPRESSIONS = 5_000
-MAX_EXPRESSION_CHARACTERS = 256 << 10
 MAX_SCRIPTS = 500
 MAX_SCRIPT_CHARACTERS = 128 << 10
 MAX_SCRIPTS_CHARACTERS = 512 << 10
-"""Reading an expression takes some microseconds a character, and looking at a script one."""
+"""Looking at a script takes a microsecond a character."""
 MAX_PROBLEMS = 20_000
 """How many are found at most, the errors before the warnings: one text can use a name that is not there a thousand times."""
 
@@ -56,9 +55,11 @@ def check(
     `flaws` are those of its scripts that the sandbox does not read, by their text (`scripts_of`).
     """
     lookup = Lookup(definition, registry)
-    found = _bounded(chain(definition.warnings, _Check(lookup, flaws).problems(), join_problems(lookup)))
-    # Slips are warnings, so they come last and are not looked for where nothing more is told.
-    found += islice(slips(lookup), MAX_PROBLEMS - len(found))
+    references = References(lookup)
+    errors = _Check(lookup, flaws, ExpressionCheck(lookup, references)).problems()
+    found = _bounded(chain(definition.warnings, errors, join_problems(lookup)))
+    # Slips are warnings, so they come last and are not looked for where nothing more is told. By then all is resolved.
+    found += islice(slips(lookup, references), MAX_PROBLEMS - len(found))
     return sorted(found, key=_place)
 
 
@@ -96,12 +97,11 @@ def _place(problem: Problem) -> tuple[int, int]:
 class _Check:
     """The errors of a definition, and those warnings that come with reading its expressions."""
 
-    def __init__(self, lookup: Lookup, flaws: Mapping[str, ScriptFlaw]) -> None:
+    def __init__(self, lookup: Lookup, flaws: Mapping[str, ScriptFlaw], expressions: ExpressionCheck) -> None:
         self._lookup = lookup
         self._definition = lookup.definition
         self._flaws = flaws
-        self._expressions = 0
-        self._expression_characters = 0
+        self._expressions = expressions
         self._scripts: dict[str, None] = {}
 
     def problems(self) -> Iterator[Problem]:
@@ -149,12 +149,12 @@ class _Check:
             if spec is None and not may_add(type_, port.category):
                 message = f"{component.type} has no {port.category} {port.route!r}"
                 yield _error(P.UNKNOWN_PORT, component.id, place, message)
-            elif spec is not None and port.has_value and not fits(port.value, spec.value_type):
+            elif spec is not None and port.has_value and not (is_computed(port.value) or fits(port.value, spec.value_type)):
                 message = f"{port.route!r} takes a value of type {spec.value_type}"
                 yield _error(P.TYPE_MISMATCH, component.id, f"{place}.value", message)
         settings = self._lookup.settings[component.id]
         for spec in type_.ports:
-            known = spec.route in settings or spec.route in self._lookup.fed[component.id]
+            known = spec.route in {*settings, *self._lookup.computed[component.id], *self._lookup.fed[component.id]}
             if spec.required and spec.category == DATA_INPUT and not known:
                 message = f"{spec.route!r} has neither a value nor a connection"
                 yield _error(P.MISSING_PORT, component.id, f"{path}.ports", message)
@@ -167,10 +167,7 @@ class _Check:
             if route not in settings or route not in unfit:
                 place = f"{path}.{places.get(route, 'ports')}"
                 yield _error(P.TYPE_MISMATCH, component.id, place, f"{route!r} {message}")
-        names = self._names(component, type_)
-        for expression in type_.expressions(settings):
-            place = f"{path}.{places.get(expression.input, 'ports')}{expression.within}"
-            yield from self._expression(component, expression, names, place)
+        yield from self._expressions.problems(component, type_, path)
         for script in type_.scripts(settings):
             self._scripts[script.text] = None
             place = f"{path}.{places.get(script.input, 'ports')}"
@@ -181,46 +178,14 @@ class _Check:
             elif flaw is not None:
                 yield _error(P.INVALID_SCRIPT, component.id, place, flaw.message, line=flaw.line, column=flaw.column)
 
-    def _expression(
-        self, component: Component, setting: ExpressionSetting, names: dict[str, None], place: str
-    ) -> Iterator[Problem]:
-        """What is wrong with an expression: it is none, or uses names that nobody provides."""
-        self._expressions += 1
-        self._expression_characters += len(setting.text)
-        if self._beyond_expressions():
-            return
-        try:
-            expression = parse(setting.text)
-        except ExpressionError as error:
-            yield _of_expression(P.INVALID_EXPRESSION, component, place, error)
-            return
-        for used in expression.names:
-            if used.name not in names and not used.optional:
-                unknown = unknown_name(used.name, names, line=used.line, column=used.column)
-                yield _of_expression(P.UNKNOWN_NAME, component, place, unknown)
-        if setting.decides and expression.never_boolean:
-            yield _undecided(component, place)
-
-    def _beyond_expressions(self) -> bool:
-        return self._expressions > MAX_EXPRESSIONS or self._expression_characters > MAX_EXPRESSION_CHARACTERS
-
     def _totals(self) -> Iterator[Problem]:
         """More expressions or scripts than there may be. They are not read then."""
-        if self._beyond_expressions():
-            bound = f"{MAX_EXPRESSIONS} expressions of {MAX_EXPRESSION_CHARACTERS} characters in all"
-            message = f"must have at most {bound}, not {self._expressions} of {self._expression_characters}"
-            yield _error(P.INVALID_DOCUMENT, "", "components", message)
+        yield from self._expressions.totals()
         characters = sum(map(len, self._scripts))
         if len(self._scripts) > MAX_SCRIPTS or characters > MAX_SCRIPTS_CHARACTERS:
             bound = f"{MAX_SCRIPTS} different scripts of {MAX_SCRIPTS_CHARACTERS} characters in all"
             message = f"must have at most {bound}, not {len(self._scripts)} of {characters}"
             yield _error(P.INVALID_DOCUMENT, "", "components", message)
-
-    def _names(self, component: Component, type_: ComponentType) -> dict[str, None]:
-        """The names that a component's expressions may use: its data inputs, but for those that its type declares."""
-        own = {port.route for port in component.ports if port.category == DATA_INPUT}
-        routes = {port.route for port in type_.ports}
-        return dict.fromkeys(sorted((own | self._lookup.fed[component.id]) - routes | {INPUTS}))
 
     def _connection(self, connection: Connection, path: str) -> Iterator[Problem]:
         ends = (("source_id", connection.source_id), ("target_id", connection.target_id))
@@ -279,20 +244,6 @@ def _lack_message(type_: ComponentType) -> str:
 
 def _error(type_: P, component_id: str, path: str, message: str, *, line: int = 0, column: int = 0) -> Problem:
     return Problem(type=type_, component_id=component_id, path=path, message=message, line=line, column=column)
-
-
-def _of_expression(type_: P, component: Component, place: str, error: ExpressionError) -> Problem:
-    return _error(type_, component.id, place, error.message, line=error.line, column=error.column)
-
-
-def _undecided(component: Component, place: str) -> Problem:
-    return Problem(
-        type=P.TYPE_MISMATCH,
-        component_id=component.id,
-        path=place,
-        message="is never True or False, so the switch fails when it comes to this case",
-        severity=Severity.WARNING,
-    )
 
 
 def _policy(component: Component, path: str) -> Iterator[Problem]:

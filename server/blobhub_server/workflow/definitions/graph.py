@@ -22,6 +22,15 @@ from blobhub_server.workflow.definitions.document import (
 )
 from blobhub_server.workflow.definitions.joins import joins_first
 from blobhub_server.workflow.definitions.lookup import START, Lookup, settings_of
+from blobhub_server.workflow.definitions.references import (
+    INPUT,
+    SESSION,
+    PortValue,
+    Reference,
+    References,
+    port_value,
+    references_of_expressions,
+)
 from blobhub_server.workflow.values import unwrap
 
 END = "flow.end"
@@ -61,12 +70,13 @@ class Write:
 class Node:
     """A component, with everything about it that running needs.
 
-    `settings` are the values set on its data inputs, `sources` the connections into them, `control` the targets by
-    route, `incoming` the control connections into it, `writes` the values written by each of its outputs, `session_reads`
-    the aliases of session objects among its sources, `session_changes` those that its outputs change in place,
-    `session_needs` both. `reread` are those of its sources whose session objects are read whenever it is run, because it
-    writes such objects too and can be run again. `late_mark` is the bit that marks tokens
-    which are late for this join; 0 for what is no join of mode `first`.
+    `settings` are the values set on its data inputs, `computed` those that are evaluated when it gets control, `sources` the
+    connections into them, `references` what the expressions in its settings refer to beside its inputs. `control` has the
+    targets by route, `incoming` the control connections into it, `writes` the values written by each of its outputs,
+    `session_reads` the aliases of session objects among its sources and references, `session_changes` those that its outputs
+    change in place, `session_needs` both. `reread` are the aliases that are read whenever it is run, because it writes such
+    objects too and can be run again, and `reread_sources` those of its sources that they come by. `late_mark` is the bit
+    that marks tokens which are late for this join; 0 for what is no join of mode `first`.
     """
 
     id: str
@@ -76,16 +86,26 @@ class Node:
     implementation: ComponentType
     policy: Policy
     settings: Mapping[str, Any]
+    computed: Mapping[str, PortValue]
     required: tuple[str, ...]
     sources: tuple[Source, ...]
+    references: tuple[Reference, ...]
     control: Mapping[str, tuple[Target, ...]]
     incoming: tuple[str, ...]
     writes: Mapping[str, tuple[Write, ...]]
     session_reads: tuple[str, ...]
     session_changes: frozenset[str]
     session_needs: frozenset[str]
-    reread: tuple[Source, ...]
+    reread: tuple[str, ...]
+    reread_sources: tuple[Source, ...]
     late_mark: int
+
+    @property
+    def all_references(self) -> Iterator[Reference]:
+        """What its expressions and those of its ports refer to."""
+        yield from self.references
+        for value in self.computed.values():
+            yield from value.references
 
     @property
     def session_writes(self) -> frozenset[str]:
@@ -107,6 +127,8 @@ class Graph:
     session_aliases: frozenset[str]
     session_reads: frozenset[str]
     """The aliases of session objects whose values are read, or changed in place; others are only set."""
+    input_reads: frozenset[str]
+    """The aliases of inputs that expressions read as they were given."""
     has_first_joins: bool
 
     @classmethod
@@ -119,6 +141,7 @@ class _Compiler:
     def __init__(self, definition: Definition, registry: ComponentRegistry) -> None:
         self._definition = definition
         self._lookup = Lookup(definition, registry)
+        self._references = References(self._lookup)
         self._types: dict[str, ComponentType] = {}
         for id_, type_ in self._lookup.types.items():
             assert type_ is not None, "checked before"
@@ -144,6 +167,7 @@ class _Compiler:
             input_aliases=frozenset(execution.values()),
             session_aliases=frozenset(alias for persistence, alias in self._values.values() if persistence == "session"),
             session_reads=frozenset(alias for node in nodes.values() for alias in node.session_needs),
+            input_reads=frozenset(r.key for node in nodes.values() for r in node.all_references if r.root == INPUT),
             has_first_joins=bool(self._late_marks),
         )
 
@@ -152,9 +176,15 @@ class _Compiler:
         outgoing = self._lookup.outgoing.get(component.id, [])
         incoming = self._lookup.incoming.get(component.id, [])
         sources = tuple(self._source(c) for c in incoming if not c.control)
-        settings, writes = self._lookup.settings[component.id], self._writes(outgoing)
-        session_reads = tuple(source.alias for source in sources if source.persistence == "session")
+        writes = self._writes(outgoing)
+        computed = {name: port_value(self._references, value) for name, value in self._lookup.computed[component.id].items()}
+        references = tuple(dict.fromkeys(references_of_expressions(self._lookup, self._references, component, type_)))
+        of_ports = [r.key for value in computed.values() for r in value.references if r.root == SESSION]
+        of_sources = [source.alias for source in sources if source.persistence == "session"]
+        session_reads = dict.fromkeys([*of_sources, *of_ports, *(r.key for r in references if r.root == SESSION)])
         session_changes = frozenset(_changed_of_session(writes))
+        reread_sources = _session_sources(sources) if _is_run_again(type_, writes) else ()
+        reread = [*(source.alias for source in reread_sources), *of_ports] if _is_run_again(type_, writes) else []
         return Node(
             id=component.id,
             type=component.type,
@@ -162,16 +192,19 @@ class _Compiler:
             kind=type_.kind,
             implementation=type_,
             policy=component.policy,
-            settings=settings,
+            settings=self._lookup.settings[component.id],
+            computed=computed,
             required=tuple(p.route for p in type_.ports if p.required and p.category == DATA_INPUT),
             sources=sources,
+            references=references,
             control=_control(outgoing),
             incoming=tuple(c.id for c in incoming if c.control),
             writes=writes,
-            session_reads=session_reads,
+            session_reads=tuple(session_reads),
             session_changes=session_changes,
             session_needs=session_changes.union(session_reads),
-            reread=_reread(type_, sources, writes),
+            reread=tuple(dict.fromkeys(reread)),
+            reread_sources=reread_sources,
             late_mark=self._late_marks.get(component.id, 0),
         )
 
@@ -210,13 +243,14 @@ def _changed_of_session(writes: Mapping[str, Iterable[Write]]) -> Iterator[str]:
         yield from (write.alias for write in made if write.persistence == "session" and write.operation != SET)
 
 
-def _reread(
-    type_: ComponentType, sources: tuple[Source, ...], writes: Mapping[str, tuple[Write, ...]]
-) -> tuple[Source, ...]:
+def _is_run_again(type_: ComponentType, writes: Mapping[str, tuple[Write, ...]]) -> bool:
+    """Whether a component is run again where another execution has changed the session objects that it has read."""
     atomic = isinstance(type_, EffectComponent) and type_.repeatable
-    if not atomic or not any(write.persistence == "session" for made in writes.values() for write in made):
-        return ()
-    # Of several connections into one input the last that has a value counts.
+    return atomic and any(write.persistence == "session" for made in writes.values() for write in made)
+
+
+def _session_sources(sources: tuple[Source, ...]) -> tuple[Source, ...]:
+    """The sources that are session objects. Of several connections into one input the last that has a value counts."""
     last = {source.input: source for source in sources}
     return tuple(source for source in last.values() if source.persistence == "session")
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from functools import cache
 from typing import Any
 
+from blobhub_server.blobtypes.expressions import Computed, is_computed
 from blobhub_server.workflow.components.contract import Component as ComponentType
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.definitions.document import DATA_INPUT, DATA_OUTPUT, Component, Connection, Definition
@@ -25,6 +26,8 @@ class Lookup:
         self.types = {component.id: registry.get(component.type) for component in definition.components}
         self.settings = {component.id: settings_of(component) for component in definition.components}
         """The values set on a component's data inputs, by its id and their name."""
+        self.computed = {component.id: computed_of(component) for component in definition.components}
+        """Those that are expressions or templates, likewise."""
         self.outgoing: dict[str, list[Connection]] = defaultdict(list)
         self.incoming: dict[str, list[Connection]] = defaultdict(list)
         self.fed: dict[str, set[str]] = defaultdict(set)
@@ -68,7 +71,17 @@ def declared_ports(type_: ComponentType) -> frozenset[tuple[str, str]]:
 
 
 def settings_of(component: Component) -> dict[str, Any]:
-    """The values set on a component's data inputs, by name."""
+    """The values set on a component's data inputs, by name, but for those that are computed."""
+    return {route: value for route, value in _set_values(component).items() if not is_computed(value)}
+
+
+def computed_of(component: Component) -> dict[str, Computed]:
+    """The expressions and templates set on a component's data inputs, by name."""
+    set_values = _set_values(component).items()
+    return {route: computed for route, value in set_values if (computed := Computed.of(value)) is not None}
+
+
+def _set_values(component: Component) -> dict[str, Any]:
     return {port.route: port.value for port in component.ports if port.category == DATA_INPUT and port.has_value}
 
 

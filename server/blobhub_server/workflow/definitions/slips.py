@@ -23,11 +23,12 @@ from blobhub_server.workflow.definitions.document import (
 from blobhub_server.workflow.definitions.document import ProblemType as P
 from blobhub_server.workflow.definitions.json_document import in_path
 from blobhub_server.workflow.definitions.lookup import Lookup, places_of
+from blobhub_server.workflow.definitions.references import References
 from blobhub_server.workflow.values import are_same, unwrap
 
 
-def slips(lookup: Lookup) -> Iterator[Problem]:
-    """Everything that deserves a warning."""
+def slips(lookup: Lookup, references: References) -> Iterator[Problem]:
+    """Everything that deserves a warning; `references` have been resolved."""
     version = lookup.definition.version
     if version and version != VERSION:
         message = f"{version[:60]!r} is not known here; the document is read as one of version {VERSION}"
@@ -44,8 +45,9 @@ def slips(lookup: Lookup) -> Iterator[Problem]:
         yield from _routes(lookup, component, type_, path)
         yield from _scripts(lookup, component, type_, path)
         yield from _settings(lookup, component, type_, path)
-        if type_.kind is ComponentKind.DATA and not _used(lookup, component):
-            message = "nothing is connected to this value, so nobody reads it"
+        yield from _port_values(lookup, component, path)
+        if type_.kind is ComponentKind.DATA and component.id not in references.used and not _used(lookup, component):
+            message = "nothing is connected to this value, and no expression reads it"
             yield _warning(P.UNUSED_VALUE, component.id, path, message)
     yield from _outputs(lookup)
     yield from _inputs(lookup)
@@ -113,6 +115,14 @@ def _settings(lookup: Lookup, component: Component, type_: ComponentType, path: 
             yield _warning(P.NEVER_TAKEN, component.id, place, slip.message)
         else:
             yield _warning(P.UNKNOWN_KEY, component.id, f"{place}{in_path(slip.unknown_key)}", slip.message)
+
+
+def _port_values(lookup: Lookup, component: Component, path: str) -> Iterator[Problem]:
+    """Expressions and templates in ports that a connection leads to as well."""
+    places = places_of(component)
+    for name in sorted(lookup.computed[component.id].keys() & lookup.fed[component.id]):
+        message = f"a connection leads to {name[:60]!r} too: this is evaluated only while that has brought no value"
+        yield _warning(P.SEVERAL_SOURCES, component.id, f"{path}.{places[name]}", message)
 
 
 def _used(lookup: Lookup, component: Component) -> bool:

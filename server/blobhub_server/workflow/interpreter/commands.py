@@ -29,7 +29,12 @@ def todo(graph: Graph, state: ExecutionState, now: float, steps: Iterable[int] |
         elif node.kind is ComponentKind.EFFECT:
             commands.append(
                 RunStep(
-                    step=number, attempt=step.attempt, component_id=node.id, inputs=step.inputs, timeout=node.policy.timeout
+                    step=number,
+                    attempt=step.attempt,
+                    component_id=node.id,
+                    inputs=step.inputs,
+                    timeout=node.policy.timeout,
+                    evaluated=step.evaluated if node.reread else None,
                 )
             )
     return [*commands, GoOn()] if state.runnable else commands

@@ -22,6 +22,7 @@ from blobhub_server.workflow.definitions.graph import Graph, Node
 from blobhub_server.workflow.interpreter.failure import FAILED_BY_ROUTE, cut, failure, failure_of, is_lost, leads_nowhere
 from blobhub_server.workflow.interpreter.holdings import MAX_STATE_BYTES
 from blobhub_server.workflow.interpreter.needs import needs_of_end, waiting_steps
+from blobhub_server.workflow.interpreter.port_values import run_in_place
 from blobhub_server.workflow.interpreter.price import BUDGET, price_of_entering, price_of_work
 from blobhub_server.workflow.interpreter.records import (
     Completion,
@@ -171,20 +172,23 @@ class _Taking(TurnMaker):
             self._complete(step, Outcome(route="next"), 0.0)
             return
         try:
-            self._evaluate(node, step)
+            self._evaluate(node, step, read)
         except ComponentError as error:
             self._fail(step, error)
 
-    def _evaluate(self, node: Node, step: int) -> None:
+    def _evaluate(self, node: Node, step: int, session: Mapping[str, Any]) -> None:
         """Run what can be run in place. Raises ComponentError."""
-        inputs = self._state.open[step].inputs
+        inputs, evaluated = self._state.open[step].inputs, self._state.open[step].evaluated
+        if evaluated is not None:
+            self.budget -= price_of_work(evaluated.work)
+            evaluated.require_values()
         for name in node.required:
             if name not in inputs:
                 raise ComponentError(f"the input {name!r} has no value", reason="MISSING_INPUT", retryable=False)
         component = node.implementation
         if isinstance(component, PureComponent):
             try:
-                result = require_result(component.run(inputs), inputs)
+                result = require_result(run_in_place(self._graph, self._state, step, component, session), inputs)
             except ComponentError as error:
                 self.budget -= price_of_work(error.work)
                 raise
@@ -199,7 +203,7 @@ class _Taking(TurnMaker):
         step, result, read = self._state.open[completion.step], completion.result, completion.session
         node = self._graph.components[step.component_id]
         if read is not None and isinstance(result, Outcome) and any(writes_of(node, result.outputs, "session")):
-            aliases = [source.alias for source in node.reread]
+            aliases = node.reread
             self._note_reads(aliases)
             if are_unread(aliases, self._session):
                 self._fail(completion.step, beyond_reading(aliases))

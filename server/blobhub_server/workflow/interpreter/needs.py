@@ -33,7 +33,7 @@ def needs_of_end(graph: Graph, state: ExecutionState, step: int) -> frozenset[st
     if about is None:
         return frozenset()
     node = graph.components[about.component_id]
-    return node.session_changes.union(source.alias for source in node.reread)
+    return node.session_changes.union(node.reread)
 
 
 def waiting_steps(state: ExecutionState, name: str, key: str) -> Iterator[int]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blobhub_server.workflow.components.awaits import Await
 from blobhub_server.workflow.components.contract import ComponentError, Outcome
+
+if TYPE_CHECKING:
+    from blobhub_server.workflow.interpreter.port_values import Evaluated
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +129,17 @@ Happening = (
 
 @dataclass(frozen=True, slots=True)
 class RunStep:
-    """Run a component with these inputs, for at most `timeout` seconds; then say Completion."""
+    """Run a component with these inputs, for at most `timeout` seconds; then say Completion.
+
+    `evaluated` is what some of the inputs were made of, where they are made again for a run on other session objects.
+    """
 
     step: int
     attempt: int
     component_id: str
     inputs: Mapping[str, Any]
     timeout: float | None
+    evaluated: Evaluated | None = None
 
 
 @dataclass(frozen=True, slots=True)

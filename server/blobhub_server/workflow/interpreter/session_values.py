@@ -9,6 +9,8 @@ from typing import Any
 from blobhub_server.workflow.components.contract import ComponentError
 from blobhub_server.workflow.components.operations import ADD, SET, operate, require_bounds
 from blobhub_server.workflow.definitions.graph import Graph, Node, Write
+from blobhub_server.workflow.interpreter.port_values import Evaluated, evaluate_again
+from blobhub_server.workflow.interpreter.records import RunStep
 from blobhub_server.workflow.interpreter.size import MAX_VALUE_BYTES
 from blobhub_server.workflow.values import are_same
 
@@ -36,18 +38,26 @@ def beyond_reading(aliases: Iterable[str]) -> ComponentError:
     return ComponentError(message, reason="SESSION_READ_LIMIT", retryable=False)
 
 
-def reread(graph: Graph, node: Node, inputs: Mapping[str, Any], session: Mapping[str, Any]) -> dict[str, Any]:
-    """A step's inputs with those of the session objects that it reads whenever it is run as they are now."""
-    fresh = dict(inputs)
-    for source in node.reread:
+def reread(graph: Graph, command: RunStep, session: Mapping[str, Any]) -> dict[str, Any]:
+    """A step's inputs with those of the session objects that it reads whenever it is run as they are now.
+
+    Raises ComponentError where a port that is evaluated has no value on them.
+    """
+    node, fresh = graph.components[command.component_id], dict(command.inputs)
+    evaluated = command.evaluated or Evaluated()
+    pending = {name: None for name in evaluated.inputs if node.computed[name].reads_session}
+    for source in node.reread_sources:
         fresh.pop(source.input, None)
+        pending.pop(source.input, None)
         if source.alias in session:
             fresh[source.input] = session[source.alias]
         elif source.component_id in graph.constants:
             fresh[source.input] = graph.constants[source.component_id]
         elif source.input in node.settings:
             fresh[source.input] = node.settings[source.input]
-    return fresh
+        elif source.input in node.computed:
+            pending[source.input] = None
+    return {**fresh, **evaluate_again(graph, node, evaluated, session, pending)} if pending else fresh
 
 
 def have_changed(aliases: Iterable[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -45,6 +45,11 @@ def measure(record: Record) -> tuple[int, int, Mapping[str, int]]:
     return logged, memory, kept
 
 
+def memory_of(value: Any) -> int:
+    """What a value takes in memory, about."""
+    return _sizes(value)[1]
+
+
 def _sizes(value: Any) -> tuple[int, int]:
     """About how long a value is as JSON, and how many bytes it takes in memory.
 

@@ -16,6 +16,7 @@ from blobhub_server.workflow.components.operations import SET
 from blobhub_server.workflow.definitions.graph import END, Graph, Node
 from blobhub_server.workflow.interpreter.holdings import Holdings, Slot, Version
 from blobhub_server.workflow.interpreter.joins import Joins, Token
+from blobhub_server.workflow.interpreter.port_values import Evaluated, evaluate_ports, input_slot
 from blobhub_server.workflow.interpreter.records import Record
 from blobhub_server.workflow.interpreter.session_values import apply_writes, made_bytes
 from blobhub_server.workflow.interpreter.size import measure
@@ -28,7 +29,8 @@ class Step:
     `awaits` is what it waits for, until the unix time `until` at most; None while the component is run. `session` holds the
     session objects that it was entered with, by alias, where they are read again whenever it is run. `held` is what it
     takes in memory. `failures` counts its attempts that failed; one that a server went down under did not. `origin` is the
-    component whose route `failure` led here last, "" where none did: its output `error` says why.
+    component whose route `failure` led here last, "" where none did: its output `error` says why. `evaluated` is what
+    evaluating its ports came to, where there are some to evaluate.
     """
 
     component_id: str
@@ -40,6 +42,7 @@ class Step:
     held: tuple[Version, ...] = ()
     failures: int = 0
     origin: str = ""
+    evaluated: Evaluated | None = None
 
     def waits(self, now: float) -> bool:
         """Whether it still waits. A step whose next attempt is due does not wait any more; it is run."""
@@ -54,8 +57,8 @@ class ExecutionState:
 
     `ready` holds the tokens whose components have not been entered, in order. `tokens` counts all there are: those in
     `ready`, those of open steps, and those that wait at joins. `busy` is how many open steps are run and wait for nothing.
-    `late` has the marks of the open steps' tokens that have any, by step. `logged` is how many bytes the log has
-    (`size.py`), `holdings` what the state takes in memory.
+    `late` has the marks of the open steps' tokens that have any, by step. `input_data` has the inputs that expressions read
+    as they were given. `logged` is how many bytes the log has (`size.py`), `holdings` what the state takes in memory.
 
     Values in it are replaced and never changed in place, so that a copy costs no more than its dictionaries.
     """
@@ -71,6 +74,7 @@ class ExecutionState:
     joins: Joins = field(default_factory=Joins)
     outputs: dict[tuple[str, str], Any] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
+    input_data: Mapping[str, Any] = field(default_factory=dict)
     has_result: bool = False
     result: Any = None
     error: dict[str, Any] | None = None
@@ -126,7 +130,7 @@ def apply(graph: Graph, state: ExecutionState, record: Record) -> tuple[int, int
 def inputs_of(
     graph: Graph, state: ExecutionState, node: Node, session: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[Slot]]:
-    """A component's data inputs: the latest value from each connection, else the port's own; others are absent.
+    """A component's data inputs: the latest value from each connection, else the port's own; others are absent, or computed.
 
     Also the slots that they were taken from, of those that the state has.
     """
@@ -150,8 +154,11 @@ def inputs_of(
 def _flow_entered(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
     state.phase = "running"
     state.values = dict(graph.initial) | dict(record.private["input_data"])
+    state.input_data = {alias: state.values[alias] for alias in graph.input_reads & state.values.keys()}
     for alias, size in kept.items():
         state.holdings.put(alias, (size, 0, alias))
+        if alias in graph.input_reads:
+            state.holdings.put(input_slot(alias), (size, 0, alias))
     state.tokens = 1
     state.ready.append((graph.start, 0, ""))
 
@@ -171,14 +178,17 @@ def _entered(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[
     state.steps = record.step
     session = record.private.get("session", {})
     inputs, slots = inputs_of(graph, state, node, session)
+    evaluated = evaluate_ports(graph, state, node, session, inputs, slots) if node.computed else None
+    made = evaluated.memory if evaluated else 0
     state.busy += 1
     state.open[record.step] = Step(
         component_id=node.id,
         attempt=1,
         inputs=inputs,
         session=session if node.reread else {},
-        held=state.holdings.enter(slots, len(inputs), sum(kept.values())),
+        held=state.holdings.enter(slots, len(inputs), sum(kept.values()) + made),
         origin=origin,
+        evaluated=evaluated,
     )
     if late:
         state.late[record.step] = late

@@ -115,7 +115,7 @@ class Underway:
 
         Where somebody else changes them before its end is stored, that does not count, and the step is run again.
         """
-        read, conflicts = {source.alias for source in node.reread}, self._conflicts.get(command.step, 0)
+        read, conflicts = {*node.reread}, self._conflicts.get(command.step, 0)
         if conflicts >= MAX_CONFLICTS:
             self._driver.post(Completion(step=command.step, attempt=command.attempt, result=_conflict(read)))
             return
@@ -127,12 +127,18 @@ class Underway:
                 beyond = beyond_reading(read)
                 self._driver.post(Completion(step=command.step, attempt=command.attempt, result=beyond))
                 return
-            command = replace(command, inputs=reread(self._graph, node, command.inputs, session))
-            completion = await self._perform(command)
+            completion = await self._perform_on(command, session)
             given = {alias: session[alias] for alias in read & session.keys()}
             self._conflicts[command.step] = conflicts + 1  # It is run again only where there was one.
             with suppress(Exception):  # What kept it from being stored is told to the driver too.
                 await self._driver.post_and_wait(replace(completion, session=given))
+
+    async def _perform_on(self, command: RunStep, session: Mapping[str, Any]) -> Completion:
+        try:
+            inputs = reread(self._graph, command, session)
+        except ComponentError as error:
+            return Completion(step=command.step, attempt=command.attempt, result=error)
+        return await self._perform(replace(command, inputs=inputs))
 
 
 def _conflict(aliases: Iterable[str]) -> ComponentError:
