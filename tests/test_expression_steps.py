@@ -24,6 +24,7 @@ from served import Api
 
 pytestmark = pytest.mark.either_database
 
+NAMES = "given, input, inputs, session, steps, values"
 NESTED = "len([[x * y for x in given] for y in given])"
 
 
@@ -240,7 +241,7 @@ async def test_a_definition_with_a_name_that_nobody_provides_is_stored_and_canno
     told = error_details_pb2.BadRequest()
     assert unpack(error, told)
     (violation,) = told.field_violations
-    assert violation.description == "line 1, column 9: there is no name `nobody`; there are given, inputs"
+    assert violation.description == f"line 1, column 9: there is no name `nobody`; there are {NAMES}"
 
 
 def test_an_input_may_have_the_name_of_a_function() -> None:

@@ -125,11 +125,8 @@ def test_a_port_that_has_no_value_fails_its_component_which_takes_the_route_fail
     run = Run(compiled(document)).start()
     assert run.state.result == "handled"
     error = next(record.public["error"] for record in run.records if record.type == "processor.error")
-    assert error == {
-        "reason": "EXPRESSION_ERROR",
-        "message": "the input 'given': divides by zero (line 1, column 1)",
-        "line": 1,
-    }
+    assert (error["reason"], error["line"]) == ("EXPRESSION_ERROR", 1)
+    assert error["message"] == "the input 'given': divides by zero (line 1, column 1)"
 
 
 def test_a_step_is_run_on_what_its_ports_had_when_it_got_control_however_often_it_is_tried() -> None:

@@ -51,7 +51,7 @@ def around(value: Any) -> str:
     [
         ("1 + nothing", 5, "there is no name `nothing`; there are input, session, steps, values"),
         ("steps.fetch.result", 1, "there is no component `fetch`; there are end, start, used"),
-        ("1 + steps.used.body", 5, "`used` never sets the output `body`; there is result"),
+        ("1 + steps.used.body", 5, "`used` never sets the output `body`; there are error, result"),
         ("steps.end.value", 1, "`end` never sets the output `value`; there are none"),
         ("steps['the-name'].value", 1, "`the-name` is a `data.value`, which is no step: it is read by its alias"),
         ("steps[input.name].result", 1, 'written out, as in `steps.fetch.body` or `steps["fetch"]["body"]`'),

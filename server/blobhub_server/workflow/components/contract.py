@@ -320,7 +320,7 @@ class PureComponent(Component):
         """The outcome, or what is waited for. Raises ComponentError."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # Not frozen, which would take three times as long to make one.
 class ExpressionContext:
     """What expressions of a component get beside its inputs.
 

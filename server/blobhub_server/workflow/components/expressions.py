@@ -18,15 +18,15 @@ class Evaluation:
 
     def __init__(self, inputs: Inputs, context: ExpressionContext, *, without: Iterable[str]) -> None:
         own = {name: unwrap(value) for name, value in inputs.items() if name not in without}
-        self._names = {**context.names, INPUTS: own} | own
+        self._names: dict[str, Any] = {INPUTS: own} | own if not context.names else {**context.names, INPUTS: own, **own}
         self._bounded = list(inputs.values())
         self._fuel = context.fuel
-        self._spent_before = self._fuel.spent
+        self._left_before = self._fuel.left
 
     @property
     def work(self) -> int:
         """The units of fuel that it has spent so far."""
-        return self._fuel.spent - self._spent_before
+        return self._left_before - self._fuel.left
 
     def value(self, text: Any) -> Any:
         """The value of an expression, as JSON. Raises ComponentError."""

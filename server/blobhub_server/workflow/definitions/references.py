@@ -127,7 +127,9 @@ def _outputs(lookup: Lookup, id_: str, type_: ComponentType) -> list[str] | None
     """The data outputs that a component can set; None when it may be any."""
     declared = [port.route for port in type_.ports if port.category == DATA_OUTPUT]
     known = type_.outputs_set(lookup.settings[id_])
-    return sorted(known) if known is not None else None if type_.open_ports else declared
+    if known is None:
+        return None if type_.open_ports else declared
+    return sorted({*known, *(["error"] if type_.may_fail_by_route else [])})
 
 
 def input_names(lookup: Lookup, component: Component, type_: ComponentType) -> dict[str, None]:

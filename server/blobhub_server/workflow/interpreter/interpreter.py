@@ -8,7 +8,7 @@ copy, so a decision can be thrown away.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from blobhub_server.workflow.components.awaits import RECEIVED, Await, AwaitKind
 from blobhub_server.workflow.components.contract import (
@@ -22,7 +22,7 @@ from blobhub_server.workflow.definitions.graph import Graph, Node
 from blobhub_server.workflow.interpreter.failure import FAILED_BY_ROUTE, cut, failure, failure_of, is_lost, leads_nowhere
 from blobhub_server.workflow.interpreter.holdings import MAX_STATE_BYTES
 from blobhub_server.workflow.interpreter.needs import needs_of_end, waiting_steps
-from blobhub_server.workflow.interpreter.port_values import run_in_place
+from blobhub_server.workflow.interpreter.port_values import run_in_context
 from blobhub_server.workflow.interpreter.price import BUDGET, price_of_entering, price_of_work
 from blobhub_server.workflow.interpreter.records import (
     Completion,
@@ -185,10 +185,13 @@ class _Taking(TurnMaker):
         for name in node.required:
             if name not in inputs:
                 raise ComponentError(f"the input {name!r} has no value", reason="MISSING_INPUT", retryable=False)
-        component = node.implementation
-        if isinstance(component, PureComponent):
+        if node.kind is ComponentKind.PURE:
+            component = cast(PureComponent, node.implementation)  # To ask an abstract class takes as long as a small turn.
             try:
-                result = require_result(run_in_place(self._graph, self._state, step, component, session), inputs)
+                if node.references or evaluated is not None:
+                    result = require_result(run_in_context(self._graph, self._state, step, component, session), inputs)
+                else:
+                    result = require_result(component.run(inputs), inputs)
             except ComponentError as error:
                 self.budget -= price_of_work(error.work)
                 raise

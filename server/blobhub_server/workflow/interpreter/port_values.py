@@ -114,13 +114,13 @@ def evaluate_again(
     return values
 
 
-def run_in_place(
+def run_in_context(
     graph: Graph, state: ExecutionState, step: int, component: PureComponent, session: Mapping[str, Any]
 ) -> object:
     """What a component gives. Its expressions see what they refer to, and share the fuel with those of its ports."""
     about = state.open[step]
     references = graph.components[about.component_id].references
-    if not isinstance(component, ExpressionComponent) or not (references or about.evaluated):
+    if not isinstance(component, ExpressionComponent):
         return component.run(about.inputs)
     fuel = Fuel()
     fuel.left -= about.evaluated.work if about.evaluated else 0
