@@ -34,11 +34,11 @@ PYTHON = Language(
     tool=sys.executable,
     folder=ROOT / "tests",
     silent=(),
-    suite=(),
+    suite=(sys.executable, "-m", "conformance.python_suite"),
     golden=(),
     tour=(sys.executable, str(ROOT / "clients/python/examples/tour.py"), "{address}", "{definition}"),
 )
-"""Its stubs write and judge the golden messages; its client is tested by `make test`."""
+"""Its stubs write and judge the golden messages, in the run itself. It sends no models; the suite repeats changes."""
 
 GO = Language(
     name="go",
