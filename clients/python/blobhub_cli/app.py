@@ -7,12 +7,36 @@ from typing import Annotated
 
 import typer
 
-from blobhub_cli.nouns import blob, definition, execution, login, organization, profile, revision, run, session
+from blobhub_cli.nouns import (
+    audit,
+    blob,
+    credential,
+    definition,
+    execution,
+    key,
+    limit,
+    login,
+    member,
+    metadata,
+    model,
+    operation,
+    organization,
+    profile,
+    revision,
+    run,
+    schedule,
+    session,
+    user,
+    watch,
+)
 
 EPILOG = "Exit codes, profiles and more examples: docs/cli.md"
 
 app = typer.Typer(name="blobhub", no_args_is_help=True, pretty_exceptions_enable=False, epilog=EPILOG)
-for module in (login, run, profile, organization, blob, revision, definition, session, execution):
+for module in (
+    *(login, run, watch, organization, blob, revision, definition, session, execution, schedule, model),
+    *(metadata, member, user, key, credential, limit, audit, operation, profile),
+):
     app.add_typer(module.noun.typer)
 
 
