@@ -54,7 +54,10 @@ def wheel(project: Path, folder: Path) -> zipfile.ZipFile:
 @pytest.mark.parametrize(
     ("project", "packages"),
     [
-        (ROOT / "clients" / "python", {"blobhub/v1": "blobhub/v1/blob", "buf/validate": "", "blobhub_client": ""}),
+        (
+            ROOT / "clients" / "python",
+            {"blobhub/v1": "blobhub/v1/blob", "buf/validate": "", "blobhub_client": "", "blobhub_cli": ""},
+        ),
         (ROOT / "tests" / "stranger", {"stranger/notes/v1": "stranger/notes/v1/notes", "stranger_notes": ""}),
     ],
     ids=["ours", "a stranger's"],

@@ -1,7 +1,7 @@
 """`make bench`: BlobHub beside the bare machine, in one run, as ratios. Aims are those of docs/architecture.md.
 
-`python -m benchmarks [calls | schedules | models] [--due N] [--stored N] [--mebibytes N]`; all, in full size, unless told
-otherwise.
+`python -m benchmarks [imports | calls | schedules | models] [--due N] [--stored N] [--mebibytes N]`; all, in full size,
+unless told otherwise.
 
 Nothing here fails: a benchmark tells, it does not judge.
 """
@@ -22,7 +22,7 @@ import flows
 import grpc
 import psutil
 import uvloop
-from benchmarks import models, schedules
+from benchmarks import imports, models, schedules
 from benchmarks.measuring import alternating
 from benchmarks.own_cost import own_cost
 from benchmarks.refusing import CALLS, refusing
@@ -32,7 +32,7 @@ from blobhub.v1 import blob_pb2, execution_pb2, session_pb2
 from served import Api
 
 FREE_PORTS = {"BLOBHUB_LISTEN": "127.0.0.1:0", "BLOBHUB_HTTP_LISTEN": "127.0.0.1:0"}
-PARTS = ("calls", "schedules", "models")
+PARTS = ("imports", "calls", "schedules", "models")
 SUBSCRIBERS = 100
 EVENTS = 12 * 400
 """How many events each subscriber gets: twelve of an execution."""
@@ -201,6 +201,8 @@ async def main() -> None:
     told = parser.parse_args()
     parts = [told.part] if told.part else PARTS
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed server is compiled once and not at each start
+    if "imports" in parts:
+        imports.main()
     if "calls" in parts:
         await calls()
     if "schedules" in parts:

@@ -12,6 +12,7 @@ from blobhub.v1 import definition_pb2
 from typer import Argument, Option
 
 from blobhub_cli.command import EtagOption, LimitOption, Noun
+from blobhub_cli.drawing import mermaid
 from blobhub_cli.failures import CommandError, ExitCode
 from blobhub_cli.following import follow
 from blobhub_cli.hub import Hub
@@ -103,6 +104,16 @@ def _lines(document: str) -> list[str]:
         return json.dumps(json.loads(document), indent=2, ensure_ascii=False).splitlines()
     except ValueError:
         return document.splitlines()
+
+
+@noun.command("graph", "blobhub definition graph summary.json", "blobhub definition graph acme/pipeline@3/summary")
+async def graph(hub: Hub, definition: Annotated[str, Argument(help="A file, or `acme/pipeline@3/summary`.")]) -> None:
+    """Draw a definition in Mermaid's language."""
+    is_file = definition == STDIN or Path(definition).is_file()  # noqa: ASYNC240  nothing else is going on
+    drawn = mermaid(read_text(definition) if is_file else (await _fetch(hub, definition)).document)
+    if hub.out.as_json:
+        hub.out.json({"mermaid": drawn})
+    hub.out.line(drawn)
 
 
 @noun.command("list", "blobhub definition list acme/pipeline@draft")
