@@ -144,6 +144,46 @@ async def test_a_status_fails_and_what_may_pass_is_tried_again(api: Api, other: 
     assert len(other.asked) == tried
 
 
+async def test_a_refused_status_is_told_in_the_details_of_its_error(api: Api, other: Web) -> None:
+    other.respond = lambda got: said('{"why": "no"}', 409, type_="application/json", x_why="no")
+    document = json.loads(fetches(url=other.url, outputs=("error",)))
+    for connection in document["connections"]:
+        if connection["source_id"] == "ask" and connection["route"] == "success":
+            connection["route"] = "failure"
+    error = answer(await asked(api, json.dumps(document)))
+    assert (error["reason"], error["component_id"]) == ("HTTP_STATUS", "ask")
+    assert (error["details"]["status"], error["details"]["body"]) == (409, '{"why": "no"}')
+    assert error["details"]["headers"]["x-why"] == "no"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry_after": "7"}, 7),
+        ({"retry_after": "86400"}, 20),
+        ({"retry_after": "Fri, 01 Jan 2027 00:00:09 GMT", "date": "Fri, 01 Jan 2027 00:00:00 GMT"}, 9),
+        ({"retry_after": "Fri, 01 Jan 2027 00:00:09 GMT"}, 1),
+        ({"retry_after": "soon"}, 1),
+        ({}, 1),
+    ],
+)
+async def test_the_next_try_waits_as_long_as_it_is_asked_to(
+    api: Api, other: Web, headers: dict[str, str], seconds: int
+) -> None:
+    other.respond = lambda got: said("", 429, **headers)
+    policy = {"retry": {"maximum_attempts": 2, "initial_interval": "1s", "maximum_interval": "20s"}}
+    execution = await started(api, fetches(url=other.url, policy=policy))
+
+    async def retried() -> Any:
+        events = await ask(api, "ListEvents", session=execution.session_id, types=["processor.retrying"])
+        return [*events.events]
+
+    (event,) = await until(retried)
+    waits = event.processor_retrying.retry_time.ToMilliseconds() - event.create_time.ToMilliseconds()
+    assert abs(waits - seconds * 1000) < 900
+    await ask(api, "StopExecution", execution=execution.id)
+
+
 @pytest.mark.parametrize("accept", [["2xx", 404], ["4xx"], [404.0]])
 async def test_a_status_that_is_accepted_is_no_failure(api: Api, other: Web, accept: list[Any]) -> None:
     other.respond = lambda got: said("gone", 404)

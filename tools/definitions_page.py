@@ -73,7 +73,8 @@ def _reasons() -> str:
         ("reason of an execution", reasons.OF_EXECUTIONS),
         ("reason of a component", reasons.OF_COMPONENTS),
         ("reason of `model.infer`", reasons.OF_MODELS),
-        ("reason of `http.request`", reasons.OF_HTTP),
+        ("reason of `http.request` and `genai.chat.openai`", reasons.OF_HTTP),
+        ("reason of `genai.chat.openai`", reasons.OF_CHATS),
     )
     return "".join("\n" + _table((title, "cause"), _rows(causes)) for title, causes in tables)
 

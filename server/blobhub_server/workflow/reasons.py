@@ -91,4 +91,10 @@ OF_HTTP: Mapping[str, str] = {
     "CREDENTIAL_UNREADABLE": "The credential has changed since it was stored.",
     "MASTER_KEY_MISSING": "The server was started without the master key that the credential is sealed under.",
 }
-"""Of `http.request`, beside those of all components. Those that may pass are tried again where a policy says so."""
+"""Of `http.request` and `genai.chat.openai`, beside those of all components. What may pass is tried again under a policy."""
+
+OF_CHATS: Mapping[str, str] = {
+    "CHAT_INCOMPLETE": "The stream of the answer ended before the answer did, or said an error. It may pass.",
+    "CHAT_BAD_RESPONSE": "The answer is no chat completion, or its text is longer than a value may be.",
+}
+"""Of `genai.chat.openai`, beside those of `http.request`."""

@@ -152,7 +152,8 @@ class ComponentError(Exception):
     """A component failed. `reason` is an upper-case word, `line` one of the user's script, from 1.
 
     `retryable` says whether trying again can help; the component's policy decides whether it is tried. `details` is JSON of
-    at most 16 KiB for programs; more than that is left out. `work` is as in Outcome.
+    at most 16 KiB for programs; more than that is left out. `retry_after` is how many seconds the next attempt is to
+    wait at least, as far as the policy's longest wait goes. `work` is as in Outcome.
     """
 
     def __init__(
@@ -163,6 +164,7 @@ class ComponentError(Exception):
         line: int | None = None,
         retryable: bool = True,
         details: Any = None,
+        retry_after: float = 0.0,
         work: int = 0,
     ) -> None:
         super().__init__(message)
@@ -171,6 +173,7 @@ class ComponentError(Exception):
         self.line = line
         self.retryable = retryable
         self.details = details
+        self.retry_after = retry_after
         self.work = work
 
 

@@ -6,17 +6,17 @@ import base64
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import aclosing
 from functools import partial
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from blobhub_server.blobtypes import json_text
 from blobhub_server.errors import InvalidValue
-from blobhub_server.http.outbound.message import SAFE_METHODS, Headers, Incoming, OutboundError, Request
+from blobhub_server.http.outbound.message import SAFE_METHODS, Headers, Incoming, Request
 from blobhub_server.turnstile import off_loop
 from blobhub_server.workflow.components.contract import (
     CONTROL_IN,
+    ERROR,
     FAILURE,
     SUCCESS,
     ComponentContext,
@@ -29,22 +29,26 @@ from blobhub_server.workflow.components.contract import (
 from blobhub_server.workflow.components.exchange import (
     CREDENTIAL,
     CREDENTIAL_AS,
-    DEFAULT_SECONDS,
     HEADER_NAME,
-    TIMEOUT,
     Secret,
     asking,
+    content_type,
     credential_problems,
     find_secret,
+    is_url,
+    read_some,
+    refused,
+    shown_headers,
+    text_of,
+    timeout_port,
 )
 from blobhub_server.workflow.values import fits, is_number, unwrap
 
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 MAX_BYTES = json_text.MAX_BYTES
+DEFAULT_SECONDS = 30.0
 MAX_REDIRECTS, DEFAULT_REDIRECTS = 10, 5
 MAX_HEADERS, MAX_HEADER_BYTES = 64, 16 << 10
-MAX_TOLD_BYTES = 4 << 10
-"""How much of the body of an answer that fails is kept."""
 
 _OWN_HEADERS = frozenset(
     {"accept-encoding", "connection", "content-length", "expect", "host", "keep-alive", "te", "trailer"}
@@ -54,9 +58,6 @@ _OWN_HEADERS = frozenset(
 _TEXT = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 _STATUS = re.compile(r"[1-5]xx")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+| +")
-_PASSING = frozenset({408, 425, 429})
-"""Refusals that may pass, beside all of 500 and more."""
-_CHARSETS = frozenset({"utf-8", "us-ascii", "iso-8859-1", "windows-1252"})
 
 
 class HttpRequest(EffectComponent):
@@ -110,7 +111,7 @@ class HttpRequest(EffectComponent):
         ),
         CREDENTIAL,
         CREDENTIAL_AS,
-        TIMEOUT,
+        timeout_port(DEFAULT_SECONDS),
         PortSpec(
             category="data_input",
             route="maximum_bytes",
@@ -144,6 +145,7 @@ class HttpRequest(EffectComponent):
             description="JSON as a value, other text as a text, and anything else in base64; a credential in it is masked.",
         ),
         PortSpec(category="data_output", route="body_type", description="`json`, `text` or `base64`.", value_type="text"),
+        ERROR,
     )
     routes = ("success", "failure")
 
@@ -156,7 +158,7 @@ class HttpRequest(EffectComponent):
         request = _request(settings, secret, context)
         async with asking(context, request) as answer:
             if not _accepts(settings.get("accept", ["2xx"]), answer.status):
-                raise _refused(answer, await _read_some(answer), secret)
+                raise refused(answer, await read_some(answer), secret)
             data = await answer.read()
             work = partial(_outputs, answer, data, secret)
             return Outcome(route="success", outputs=await off_loop(len(data), request.party, work), bounded=True)
@@ -221,33 +223,9 @@ def _accepts(accept: Sequence[Any], status: int) -> bool:
     return status in accept or f"{status // 100}xx" in accept
 
 
-async def _read_some(answer: Incoming) -> bytes:
-    """The beginning of a body, as far as it comes: what the answer says is in its status."""
-    body = bytearray()
-    try:
-        async with aclosing(answer.chunks()) as chunks:
-            async for chunk in chunks:
-                body += chunk
-                if len(body) > MAX_TOLD_BYTES:
-                    break
-    except OutboundError:
-        pass
-    return bytes(body[:MAX_TOLD_BYTES])
-
-
-def _refused(answer: Incoming, body: bytes, secret: Secret) -> ComponentError:
-    """The error of a status that is not accepted."""
-    told = _text(answer.headers, secret.mask_bytes(body), errors="replace") or ""
-    message = f"the answer has the status {answer.status}{f': {told[:500]}' if told.strip() else ''}"
-    may_pass = answer.status >= 500 or answer.status in _PASSING
-    return ComponentError(message, reason="HTTP_STATUS", retryable=may_pass)
-
-
 def _outputs(answer: Incoming, data: bytes, secret: Secret) -> dict[str, Any]:
     """The data outputs. Raises ComponentError where a body is more than a value may be."""
-    headers = dict[str, str]()
-    for name, value in answer.headers:
-        headers[name] = f"{headers[name]}, {secret.mask(value)}" if name in headers else secret.mask(value)
+    headers = shown_headers(answer.headers, secret)
     body, body_type = _decode(answer.headers, secret.mask_bytes(data), secret)
     try:
         for output, made in (("headers", headers), ("body", body)):
@@ -259,10 +237,10 @@ def _outputs(answer: Incoming, data: bytes, secret: Secret) -> dict[str, Any]:
 
 def _decode(headers: Headers, data: bytes, secret: Secret) -> tuple[Any, str]:
     """A body as a value, and what was made of it."""
-    text = _text(headers, data)
+    text = text_of(headers, data)
     if text is None:
         return base64.b64encode(data).decode(), "base64"
-    media_type = _content_type(headers).partition(";")[0].strip()
+    media_type = content_type(headers).partition(";")[0].strip()
     if media_type == "application/json" or media_type.endswith("+json"):
         try:
             value, compact = json_text.parse("body", text)
@@ -274,25 +252,11 @@ def _decode(headers: Headers, data: bytes, secret: Secret) -> tuple[Any, str]:
     return text, "text"
 
 
-def _text(headers: Headers, data: bytes, errors: str = "strict") -> str | None:
-    """The text that a body is in the charset that its type says, else in UTF-8; None where it is none."""
-    found = re.search(r"charset=\"?([a-z0-9-]+)", _content_type(headers))
-    charset = found[1] if found and found[1] in _CHARSETS else "utf-8"
-    try:
-        return None if b"\0" in data and errors == "strict" else data.decode(charset, errors)
-    except UnicodeDecodeError:
-        return None
-
-
-def _content_type(headers: Headers) -> str:
-    return dict(headers).get("content-type", "").lower()
-
-
 def _problems(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What is wrong with plain values, by data input."""
     if settings.get("method", "GET") not in METHODS:
         yield "method", f"must be one of {', '.join(METHODS)}"
-    if "url" in settings and not _is_url(settings["url"]):
+    if "url" in settings and not is_url(settings["url"]):
         yield "url", "must be a text that begins with https:// or http://"
     yield from credential_problems(settings)
     yield from _header_problems(settings.get("headers", {}))
@@ -323,10 +287,6 @@ def _header_problems(headers: Any) -> Iterator[tuple[str, str]]:
             yield "headers", f"must not have {name!r}, which is the server's to send"
         elif not HEADER_NAME.fullmatch(name) or not _TEXT.fullmatch(value):
             yield "headers", f"has {name[:60]!r}, whose name or value has characters that a header has not"
-
-
-def _is_url(url: Any) -> bool:
-    return isinstance(url, str) and url.lower().startswith(("https://", "http://"))
 
 
 def _is_plain(value: Any) -> bool:

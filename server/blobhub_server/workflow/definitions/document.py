@@ -110,9 +110,10 @@ class Retry:
         """Whether a failure with that reason is tried again, as far as its reason goes."""
         return reason not in self.non_retryable_reasons and (not self.retryable_reasons or reason in self.retryable_reasons)
 
-    def wait(self, attempt: int) -> float:
-        """Seconds to wait after that attempt, counted from 1, has failed."""
-        return min(self.maximum_interval, self.initial_interval * self.backoff_coefficient ** min(attempt - 1, 64))
+    def wait(self, attempt: int, asked: float = 0.0) -> float:
+        """Seconds to wait after that attempt, counted from 1, has failed; `asked` or more if that is not too long."""
+        backoff = self.initial_interval * self.backoff_coefficient ** min(attempt - 1, 64)
+        return min(self.maximum_interval, max(asked, backoff))
 
 
 @dataclass(frozen=True, slots=True)

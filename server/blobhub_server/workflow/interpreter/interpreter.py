@@ -268,7 +268,7 @@ class _Taking(TurnMaker):
         again = error.retryable and retry.takes(error.reason)
         failures = about.failures + 1
         if node.kind is ComponentKind.EFFECT and again and failures < retry.maximum_attempts:
-            self._retry(step, told, retry.wait(failures))
+            self._retry(step, told, retry.wait(failures, error.retry_after))
             return
         handled, objects = "failure" in node.control, dict[str, Any]()
         if handled and "error" in node.writes:
