@@ -12,18 +12,25 @@ import grpc
 DEADLINE_SECONDS = 60
 """A test that waits longer fails: what it waits for does not come."""
 
+BETWEEN_SECONDS = 0.01
+BETWEEN_LOOKS = 4
+"""Waiting takes so many times as long as looking: who asks a database anew all the time keeps others from it."""
+MAX_BETWEEN_SECONDS = 0.2
+
 T = TypeVar("T")
 
 
 async def until(condition: Callable[[], T | Awaitable[T]]) -> T:
     """Wait until a condition answers something true; what it answered. Raises TimeoutError."""
+    now = asyncio.get_running_loop().time
     async with asyncio.timeout(DEADLINE_SECONDS):
         while True:
+            began = now()
             answer = condition()
             met = await answer if isawaitable(answer) else answer
             if met:
                 return met
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(max(BETWEEN_SECONDS, min(BETWEEN_LOOKS * (now() - began), MAX_BETWEEN_SECONDS)))
 
 
 async def within_deadline(awaitable: Awaitable[T]) -> T:
