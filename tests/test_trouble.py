@@ -135,6 +135,17 @@ async def test_a_storage_in_trouble_gets_a_line_one_a_minute_and_one_when_that_i
     assert storage.told == [False, True]
 
 
+async def test_the_line_names_what_took_too_long_a_timeout():
+    """asyncio raises it from that it has cancelled what took too long."""
+    with structlog.testing.capture_logs() as logged:
+        try:
+            async with asyncio.timeout(0):
+                await asyncio.sleep(60)
+        except TimeoutError as error:
+            Trouble().report(error)
+    assert [line["reason"] for line in logged] == ["TimeoutError: "]
+
+
 async def test_a_connection_that_was_lost_and_is_replaced_makes_no_server_unready():
     trouble, storage = Trouble(), Watched()
     watching = asyncio.create_task(trouble.watch(storage.probe, storage.set_ready))

@@ -118,7 +118,8 @@ class Trouble:
             await set_ready(True)
 
     def _say(self, error: BaseException) -> None:
-        cause = error.__cause__ or error
+        # Of a timeout the cause is that asyncio has cancelled what took too long, which says nothing.
+        cause = (error.__cause__ if isinstance(error, StorageUnavailable) else None) or error
         reason = f"{type(cause).__name__}: {cause}".splitlines()[0][:MAX_REASON_LENGTH]
         log.warning("storage_unusable", reason=reason, times=self._times)
         self._times, self._last_line = 0, time.monotonic()
