@@ -24,7 +24,7 @@ from served import Api
 
 pytestmark = pytest.mark.either_database
 
-NAMES = "given, input, inputs, session, steps, values"
+NAMES = "error, given, input, inputs, session, steps, values"
 NESTED = "len([[x * y for x in given] for y in given])"
 
 

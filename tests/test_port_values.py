@@ -230,3 +230,36 @@ def test_a_script_that_writes_a_session_value_is_run_on_what_its_ports_are_worth
     assert reread(run.graph, command, {})["given"] == 2, "the value of the component itself holds"
     assert run.graph.components["script"].reread == ("n",)
     assert run.graph.session_reads == {"n"}
+
+
+def test_error_is_that_of_the_component_whose_failure_led_here_last() -> None:
+    told = template("{{ error.component_id }}: {{ error.reason }}, {{ steps.first.error.line }}")
+    document = flows.document(
+        [
+            flows.component("start", "flow.start"),
+            giving("first", "1 // 0"),
+            giving("second", "error.reason", more=expression("error.component_id + input.none")),
+            variable("none"),
+            giving("third", "[error.component_id, has(error.reason)]"),
+            flows.component("end", "flow.end", value=told),
+        ],
+        [
+            flows.control("start", "first"),
+            flows.control("first", "second", "failure"),
+            flows.control("second", "third", "failure"),
+            flows.control("third", "end", "success"),
+        ],
+    )
+    run = Run(compiled(document)).start()
+    assert run.state.result == "second: EXPRESSION_ABSENT, 1"
+    assert run.state.outputs["third", "result"] == ["second", True]
+    assert replay(run.graph, run.records) == run.state
+
+
+def test_where_control_has_come_without_a_failure_there_is_no_error() -> None:
+    def document(value: str) -> str:
+        parts = json.loads(ending(expression(value), steps=[giving("it", "1")]))
+        return json.dumps(parts | {"connections": [*parts["connections"], flows.control("it", "end", "failure")]})
+
+    assert result(document("error.reason"))[0] == "EXPRESSION_NAME"
+    assert result(document("[has(error), default(error.reason, 'none')]")) == [False, "none"]

@@ -49,7 +49,7 @@ def around(value: Any) -> str:
 @pytest.mark.parametrize(
     ("text", "column", "message"),
     [
-        ("1 + nothing", 5, "there is no name `nothing`; there are input, session, steps, values"),
+        ("1 + nothing", 5, "there is no name `nothing`; there are error, input, session, steps, values"),
         ("steps.fetch.result", 1, "there is no component `fetch`; there are end, start, used"),
         ("1 + steps.used.body", 5, "`used` never sets the output `body`; there are error, result"),
         ("steps.end.value", 1, "`end` never sets the output `value`; there are none"),
@@ -64,7 +64,8 @@ def around(value: Any) -> str:
         ("values.visits", 1, "with the alias `visits`; it is one of the session: `session.visits`"),
         ("default(steps.typo.result, 1)", 9, "there is no component `typo`"),
         ("has(input.typo)", 5, "with the alias `typo`"),
-        ("error.message", 1, "there is no `error` yet"),
+        ("error.message", 1, "no route `failure` leads here, so there is no `error`"),
+        ("index + 1", 1, "there is no `index` yet"),
         ("[item for item in item]", 19, "there is no `item` yet"),
     ],
 )  # fmt: skip
@@ -100,7 +101,7 @@ def test_names_that_nobody_has_in_expressions_of_components_are_told_with_those_
         ("UNKNOWN_NAME", "components[1].ports[0].value", 22),
         ("UNKNOWN_NAME", "components[1].ports[0].value", 32),
     ]
-    assert "there are input, inputs, n, session, steps, values" in problems(document)[1].message
+    assert "there are error, input, inputs, n, session, steps, values" in problems(document)[1].message
     assert told(ending(1, steps=[giving("it", "input.what", input=2)])) == [], "an input comes first"
 
 

@@ -117,7 +117,7 @@ class ExpressionCheck:
             if use.name in names:
                 continue
             if use.name in roots:
-                found = self._references.resolve(use)
+                found = self._references.resolve(use, component.id)
                 if isinstance(found, str):
                     yield _problem(P.UNKNOWN_NAME, component, place, _at(use, found))
             elif not use.optional:

@@ -177,7 +177,10 @@ class _Compiler:
         incoming = self._lookup.incoming.get(component.id, [])
         sources = tuple(self._source(c) for c in incoming if not c.control)
         writes = self._writes(outgoing)
-        computed = {name: port_value(self._references, value) for name, value in self._lookup.computed[component.id].items()}
+        computed = {
+            name: port_value(self._references, value, component.id)
+            for name, value in self._lookup.computed[component.id].items()
+        }
         references = tuple(dict.fromkeys(references_of_expressions(self._lookup, self._references, component, type_)))
         of_ports = [r.key for value in computed.values() for r in value.references if r.root == SESSION]
         of_sources = [source.alias for source in sources if source.persistence == "session"]

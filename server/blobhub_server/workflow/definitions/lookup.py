@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -51,10 +52,11 @@ class Lookup:
             return True
         return type_.open_ports and ((category, route) in self._own[id_] or bool(route))
 
-    def reachable(self) -> set[str]:
-        """The ids that control can come to."""
+    def reachable(self, begin: Iterable[str] | None = None) -> set[str]:
+        """The ids that control can come to from some components, and these themselves; from the start unless told."""
         reached: set[str] = set()
-        left = [component.id for component in self.definition.components if component.type == START]
+        starts = [component.id for component in self.definition.components if component.type == START]
+        left = [*(starts if begin is None else begin)]
         while left:
             id_ = left.pop()
             if id_ not in reached:

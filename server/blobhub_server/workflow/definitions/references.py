@@ -1,4 +1,4 @@
-"""What expressions refer to beside the data inputs of their component: `input`, `values`, `session` and `steps`.
+"""What expressions refer to beside the data inputs of their component: `input`, `values`, `session`, `steps` and `error`.
 
 References are written out, as `steps.fetch.body` or `values["unit-price"]`, so what an expression reads is known when its
 definition is checked, and nothing else has to be kept for it.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from blobhub_server.blobtypes.expressions import Computed, InvalidSyntax, NameUse, listing, parse
@@ -19,11 +20,11 @@ from blobhub_server.workflow.definitions.document import DATA_INPUT, DATA_OUTPUT
 from blobhub_server.workflow.definitions.lookup import Lookup
 from blobhub_server.workflow.values import unwrap
 
-INPUT, VALUES, SESSION, STEPS = "input", "values", "session", "steps"
-ROOTS = (INPUT, VALUES, SESSION, STEPS)
+INPUT, VALUES, SESSION, STEPS, ERROR = "input", "values", "session", "steps", "error"
+ROOTS = (INPUT, VALUES, SESSION, STEPS, ERROR)
 """The names that references begin with. A data input of one of these names comes first where its component's own expression
 sees it."""
-_NOT_YET = ("error", "index", "item")
+_NOT_YET = ("index", "item")
 _EXAMPLES = {INPUT: "input.name", VALUES: "values.price", SESSION: "session.visits", STEPS: "steps.fetch.body"}
 
 
@@ -31,7 +32,8 @@ _EXAMPLES = {INPUT: "input.name", VALUES: "values.price", SESSION: "session.visi
 class Reference:
     """Data of an execution: the `key` is an alias or, of `steps`, the id of a component, whose `output` is meant.
 
-    `own` is the id of the `data.value` whose own value holds where there is no other; empty where there is none.
+    That of `error` has no key: it is the output `error` of the component whose route `failure` led to the step. `own` is the
+    id of the `data.value` whose own value holds where there is no other; empty where there is none.
     """
 
     root: str
@@ -42,7 +44,7 @@ class Reference:
     @property
     def path(self) -> tuple[str, ...]:
         """How an expression writes it, name by name."""
-        return (self.root, self.key, self.output) if self.root == STEPS else (self.root, self.key)
+        return tuple(filter(None, (self.root, self.key, self.output)))
 
 
 class References:
@@ -59,14 +61,23 @@ class References:
                 persistence = str(persistence_of(settings))
                 self._values.setdefault(persistence, {}).setdefault(alias, []).append(component)
 
-    def resolve(self, use: NameUse) -> Reference | str:
-        """What a use of one of ROOTS refers to; in words why it refers to nothing."""
+    def resolve(self, use: NameUse, component_id: str) -> Reference | str:
+        """What a use of one of ROOTS in a component refers to; in words why it refers to nothing."""
+        if use.name == ERROR:
+            handles = component_id in self._handlers
+            return Reference(root=ERROR, key="") if handles else "no route `failure` leads here, so there is no `error`"
         if not use.path or (use.name == STEPS and len(use.path) < 2):
             example = _EXAMPLES[use.name]
             return f"`{use.name}` is read by names that are written out, as in `{example}` or `{_subscripts(example)}`"
         if use.name == STEPS:
             return self._step(*use.path[:2])
         return self._value(use.name, use.path[0])
+
+    @cached_property
+    def _handlers(self) -> set[str]:
+        """The components that control can come to after a route `failure`."""
+        connections = self._lookup.definition.connections
+        return self._lookup.reachable({c.target_id for c in connections if c.control and c.route == "failure"})
 
     def _step(self, id_: str, output: str) -> Reference | str:
         if id_ not in self._lookup.components:
@@ -161,9 +172,9 @@ class PortValue:
         return any(reference.root == SESSION for reference in self.references)
 
 
-def port_value(references: References, computed: Computed) -> PortValue:
+def port_value(references: References, computed: Computed, component_id: str) -> PortValue:
     """A computed value with its references; those that refer to nothing are left out."""
-    resolved = (references.resolve(use) for use in computed.names() if use.name in ROOTS)
+    resolved = (references.resolve(use, component_id) for use in computed.names() if use.name in ROOTS)
     found = tuple(dict.fromkeys(reference for reference in resolved if isinstance(reference, Reference)))
     alone = len(found) == 1 and not next(computed.flaws(), None) and computed.path == found[0].path
     return PortValue(computed=computed, references=found, passed=found[0] if alone else None)
@@ -178,7 +189,9 @@ def references_of_expressions(
     names = input_names(lookup, component, type_)
     for setting in type_.expressions(lookup.settings[component.id]):
         for use in _uses(setting.text):
-            if use.name in ROOTS and use.name not in names and isinstance(found := references.resolve(use), Reference):
+            if use.name not in ROOTS or use.name in names:
+                continue
+            if isinstance(found := references.resolve(use, component.id), Reference):
                 yield found
 
 

@@ -19,7 +19,7 @@ from blobhub_server.workflow.components.contract import (
 )
 from blobhub_server.workflow.components.expressions import message_of
 from blobhub_server.workflow.definitions.graph import Graph, Node
-from blobhub_server.workflow.definitions.references import INPUT, SESSION, STEPS, VALUES, PortValue, Reference
+from blobhub_server.workflow.definitions.references import ERROR, INPUT, SESSION, STEPS, VALUES, PortValue, Reference
 from blobhub_server.workflow.interpreter.holdings import Slot
 from blobhub_server.workflow.interpreter.size import memory_of
 from blobhub_server.workflow.values import unwrap
@@ -72,13 +72,14 @@ def evaluate_ports(
     session: Mapping[str, Any],
     inputs: MutableMapping[str, Any],
     slots: list[Slot],
+    origin: str,
 ) -> Evaluated:
     """Evaluate the ports to which no connection has brought a value, into `inputs`.
 
     `slots` gets those of the values that are kept for it.
     """
     pending = [name for name in node.computed if name not in inputs]
-    found, places = find(graph, state, _references(node, node.computed if node.reread else pending), session)
+    found, places = find(graph, state, _references(node, node.computed if node.reread else pending), session, origin)
     if node.reread:
         slots += places.values()
     fuel, done, memory = Fuel(), list[str](), 0
@@ -124,19 +125,19 @@ def run_in_context(
         return component.run(about.inputs)
     fuel = Fuel()
     fuel.left -= about.evaluated.work if about.evaluated else 0
-    found, _ = find(graph, state, references, session)
+    found, _ = find(graph, state, references, session, about.origin)
     return component.run_in(about.inputs, ExpressionContext(names=_names(references, found), fuel=fuel))
 
 
 def find(
-    graph: Graph, state: ExecutionState, references: Iterable[Reference], session: Mapping[str, Any]
+    graph: Graph, state: ExecutionState, references: Iterable[Reference], session: Mapping[str, Any], origin: str
 ) -> tuple[Found, dict[Reference, Slot]]:
     """What references lead to, and where in the state it is, if it is there."""
     found, slots = dict[Reference, Any](), dict[Reference, Slot]()
     for reference in references:
         key = reference.key
-        if reference.root == STEPS:
-            output = (key, reference.output)
+        if reference.root in (STEPS, ERROR):
+            output = (key, reference.output) if reference.root == STEPS else (origin, ERROR)
             if output in state.outputs:
                 found[reference], slots[reference] = state.outputs[output], output
         elif reference.root == SESSION:
@@ -179,10 +180,13 @@ def _value(value: PortValue, found: Found, fuel: Fuel) -> Any:
     return evaluate_computed(value.computed, names, fuel)
 
 
-def _names(references: Iterable[Reference], found: Found) -> dict[str, Namespace]:
+def _names(references: Iterable[Reference], found: Found) -> dict[str, Any]:
     """What references lead to, by the names that expressions use."""
-    names: dict[str, Namespace] = {}
+    names: dict[str, Any] = {}
     for reference in references:
+        if reference.root == ERROR:
+            names.update({ERROR: unwrap(found[reference])} if reference in found else {})
+            continue
         root, *between, last = reference.path
         space = names.setdefault(root, Namespace(_ABSENCES[root]))
         for key in between:

@@ -178,7 +178,7 @@ def _entered(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[
     state.steps = record.step
     session = record.private.get("session", {})
     inputs, slots = inputs_of(graph, state, node, session)
-    evaluated = evaluate_ports(graph, state, node, session, inputs, slots) if node.computed else None
+    evaluated = evaluate_ports(graph, state, node, session, inputs, slots, origin) if node.computed else None
     made = evaluated.memory if evaluated else 0
     state.busy += 1
     state.open[record.step] = Step(
