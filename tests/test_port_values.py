@@ -8,7 +8,7 @@ from typing import Any
 import flows
 import pytest
 from blobhub_server.workflow.components.contract import Outcome
-from blobhub_server.workflow.interpreter import ExecutionState, Started, advance, reread
+from blobhub_server.workflow.interpreter import Completion, ExecutionState, Started, advance, reread
 from interpreting import Run, compiled, replay
 from port_values import ending, expression, giving, shared, template, variable
 
@@ -263,3 +263,23 @@ def test_where_control_has_come_without_a_failure_there_is_no_error() -> None:
 
     assert result(document("error.reason"))[0] == "EXPRESSION_NAME"
     assert result(document("[has(error), default(error.reason, 'none')]")) == [False, "none"]
+
+
+def test_what_ports_are_worth_is_counted_in_memory_as_long_as_their_step_is_open() -> None:
+    def held(value: Any) -> tuple[int, int]:
+        """What a state takes while a script is run, and when it has ended."""
+        script = flows.component("script", "logic.code", code=SETS, given=value)
+        last = flows.component("last", "logic.code", code="pass")
+        run = Run(compiled(ending(1, steps=[giving("text", "'x' * 9000"), script, last])))
+        run.start()
+        open_ = run.state.holdings.bytes
+        run.tell(Completion(step=run.pending()[0].step, attempt=1, result=Outcome(route="success")))
+        assert replay(run.graph, run.records).holdings == run.state.holdings
+        return open_, run.state.holdings.bytes
+
+    none, left = held(1)
+    made, after = held(expression("steps.text.result + steps.text.result"))
+    assert made - none == 18_000
+    passed, gone = held(expression("steps.text.result"))
+    assert passed - none == 0, "one that is handed on is there once"
+    assert left == after == gone

@@ -36,7 +36,7 @@ def told(document: str) -> list[tuple[str, str, str, int, int]]:
     return [(p.type.value, p.path, p.message, p.line, p.column) for p in problems(document)]
 
 
-TEXT_FOR_FLOAT = "'seconds' takes a value of type float, and this template is always a text"
+TEXT_FOR_FLOAT = "'seconds' takes a value of type float, and this template gives a text"
 PATH = "components[5].ports[0].value"
 
 
@@ -178,3 +178,53 @@ async def test_a_message_with_a_template_is_run_as_its_document_is(api: Api) -> 
     await ask(api, "PutDefinition", revision=DRAFT, alias="typed", content=content)
     for definition in ("workflow", "typed"):
         assert get_value(await run(api, session, definition, name="Grace"), "result") == "Dear Grace"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("'5'", "a text"),
+        ("f'{input.n}'", "a text"),
+        ("upper(input.n)", "a text"),
+        ("[input.n]", "a list"),
+        ("{'n': input.n}", "an object"),
+        ("input.n > 5", "True or False"),
+        ("not input.n", "True or False"),
+        ("has(input.n)", "True or False"),
+        ("split(input.n)", "a list"),
+        ("None", "None"),
+        ("5", ""),
+        ("len(input.n)", ""),
+        ("input.n + 1", ""),
+        ("[input.n][0]", ""),
+    ],
+)
+def test_an_expression_that_never_gives_what_the_port_takes_is_told(text: str, kind: str) -> None:
+    delay = flows.component("wait", "flow.delay", seconds=expression(text))
+    found = [p[2] for p in told(ending(1, variable("n"), delay)) if p[0] == "TYPE_MISMATCH"]
+    assert found == ([f"'seconds' takes a value of type float, and this expression gives {kind}"] if kind else [])
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("Dear {{ input.name }}", "is a plain text, in which nothing is filled in"),
+        ({"type": "text", "text": "{{steps.used.result}}"}, "is a plain text"),
+        (
+            {**expression("1"), "note": "x"},
+            "is plain JSON, and not evaluated: of expressions there are `type` and `expression`",
+        ),
+        ({"type": "template", "template": 5}, "is plain JSON, and not evaluated: of templates"),
+        ("{{ something }}", ""),
+        ({"type": "expression", "name": "of another system"}, ""),
+    ],
+)
+def test_a_value_that_reads_like_a_template_and_is_none_is_warned_of(value: Any, said: str) -> None:
+    found = told(around(value))
+    assert [problem[0] for problem in found] == (["TYPE_MISMATCH"] if said else [])
+    assert said in "".join(problem[2] for problem in found)
+
+
+def test_a_script_may_have_double_braces() -> None:
+    script = flows.component("script", "logic.code", code='set_data_output("n", "{{ input.name }}")')
+    assert told(ending(expression("steps.script.n"), steps=[script])) == []

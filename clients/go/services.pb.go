@@ -8,7 +8,7 @@ import (
 )
 
 // ContractDigest is the SHA-256 of the descriptors that the stubs were generated from.
-const ContractDigest = "fac57c36eaec9c386ef712b7be40e352f11b9fe6a6e57a9863f9138f90988a50"
+const ContractDigest = "12ec5f7860d371220b63581335f24823e18f62861613eb49a504d3997bb8050c"
 
 // Services are the clients of all services. No two have a method of the same name.
 type Services struct {

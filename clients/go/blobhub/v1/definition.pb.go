@@ -47,7 +47,8 @@ const (
 	DefinitionProblemType_DEFINITION_PROBLEM_TYPE_UNKNOWN_PORT DefinitionProblemType = 6
 	// A warning: control can never reach the component.
 	DefinitionProblemType_DEFINITION_PROBLEM_TYPE_UNREACHABLE_COMPONENT DefinitionProblemType = 7
-	// A value is not one that the port takes. As a warning: a case of a switch that is never true or false.
+	// A value is not one that the port takes. As a warning: a case of a switch that is never true or false, or a value that reads
+	// like an expression or a template and is none.
 	DefinitionProblemType_DEFINITION_PROBLEM_TYPE_TYPE_MISMATCH DefinitionProblemType = 8
 	// No component of type `flow.start`.
 	DefinitionProblemType_DEFINITION_PROBLEM_TYPE_NO_START DefinitionProblemType = 9

@@ -47,7 +47,9 @@ class _DefinitionProblemTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[
     DEFINITION_PROBLEM_TYPE_UNREACHABLE_COMPONENT: _DefinitionProblemType.ValueType  # 7
     """A warning: control can never reach the component."""
     DEFINITION_PROBLEM_TYPE_TYPE_MISMATCH: _DefinitionProblemType.ValueType  # 8
-    """A value is not one that the port takes. As a warning: a case of a switch that is never true or false."""
+    """A value is not one that the port takes. As a warning: a case of a switch that is never true or false, or a value that reads
+    like an expression or a template and is none.
+    """
     DEFINITION_PROBLEM_TYPE_NO_START: _DefinitionProblemType.ValueType  # 9
     """No component of type `flow.start`."""
     DEFINITION_PROBLEM_TYPE_SEVERAL_STARTS: _DefinitionProblemType.ValueType  # 10
@@ -122,7 +124,9 @@ meant or the other way round.
 DEFINITION_PROBLEM_TYPE_UNREACHABLE_COMPONENT: DefinitionProblemType.ValueType  # 7
 """A warning: control can never reach the component."""
 DEFINITION_PROBLEM_TYPE_TYPE_MISMATCH: DefinitionProblemType.ValueType  # 8
-"""A value is not one that the port takes. As a warning: a case of a switch that is never true or false."""
+"""A value is not one that the port takes. As a warning: a case of a switch that is never true or false, or a value that reads
+like an expression or a template and is none.
+"""
 DEFINITION_PROBLEM_TYPE_NO_START: DefinitionProblemType.ValueType  # 9
 """No component of type `flow.start`."""
 DEFINITION_PROBLEM_TYPE_SEVERAL_STARTS: DefinitionProblemType.ValueType  # 10

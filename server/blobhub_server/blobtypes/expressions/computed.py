@@ -73,6 +73,11 @@ class Computed:
         """As of an expression (`Expression.path`). Raises InvalidSyntax."""
         return () if self.is_text else parse(self.holes[0].text).path
 
+    @property
+    def sample(self) -> tuple[Any, ...]:
+        """As of an expression (`Expression.sample`). Raises InvalidSyntax."""
+        return ("",) if self.is_text else parse(self.holes[0].text).sample
+
     def names(self) -> Iterator[NameUse]:
         """The names that it reads, with their places in its text, but for those of expressions that cannot be read."""
         for hole in self.holes:

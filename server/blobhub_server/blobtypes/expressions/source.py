@@ -8,7 +8,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from blobhub_server.blobtypes.expressions.errors import InvalidSyntax
 from blobhub_server.blobtypes.expressions.fuel import MAX_BITS
@@ -44,6 +44,24 @@ _REFUSED = {
     ast.YieldFrom: "nothing can be yielded",
 }
 _NEVER_BOOLEAN = (ast.JoinedStr, ast.List, ast.ListComp, ast.Dict, ast.DictComp, ast.Tuple)
+_GIVEN: tuple[tuple[frozenset[str], Any], ...] = (
+    (frozenset({"str", "lower", "upper", "strip", "join", "replace"}), ""),
+    (frozenset({"bool", "any", "all", "has", "contains", "startswith", "endswith"}), True),
+    (frozenset({"sorted", "range", "keys", "values", "items", "split"}), []),
+    (frozenset({"len", "int"}), 0),
+    (frozenset({"float"}), 0.5),
+)
+"""A value of the type that functions give, whatever they are given."""
+_SAMPLES: dict[type[ast.AST], tuple[Any, ...]] = {
+    ast.JoinedStr: ("",),
+    ast.List: ([],),
+    ast.ListComp: ([],),
+    ast.Tuple: ([],),
+    ast.Dict: ({},),
+    ast.DictComp: ({},),
+    ast.Compare: (True,),
+}
+"""A value of the type that kinds of nodes give."""
 _ON_BOOLEANS = (ast.BitAnd, ast.BitOr, ast.BitXor)
 
 
@@ -108,6 +126,19 @@ class Expression:
             keys.append(key[1])
             tree = key[0]
         return (tree.id, *reversed(keys))
+
+    @property
+    def sample(self) -> tuple[Any, ...]:
+        """A value of the type that its own certainly has; empty where that depends on what it reads."""
+        match self.tree:
+            case ast.Constant(value):
+                return (value,)
+            case ast.Call(func=ast.Name(name)):
+                return next(((value,) for names, value in _GIVEN if name in names), ())
+            case ast.UnaryOp(op=op):
+                return (True,) if isinstance(op, ast.Not) else ()
+            case tree:
+                return _SAMPLES.get(type(tree), ())
 
     @property
     def never_boolean(self) -> bool:

@@ -14,7 +14,7 @@ from blobhub_server.blobtypes.expressions import (
 )
 from blobhub_server.workflow.components.contract import Component as ComponentType
 from blobhub_server.workflow.components.contract import ComponentKind, ExpressionComponent, ExpressionSetting
-from blobhub_server.workflow.definitions.document import Component, Problem, Severity
+from blobhub_server.workflow.definitions.document import DATA_INPUT, Component, Problem, Severity
 from blobhub_server.workflow.definitions.document import ProblemType as P
 from blobhub_server.workflow.definitions.lookup import Lookup, places_of
 from blobhub_server.workflow.definitions.references import ROOTS, References, input_names, not_there
@@ -23,6 +23,17 @@ from blobhub_server.workflow.values import fits
 MAX_EXPRESSIONS = 5_000
 MAX_EXPRESSION_CHARACTERS = 256 << 10
 """How many expressions a definition has at most, and of how many characters: to read one takes some microseconds each."""
+
+_KINDS = {
+    str: "a text",
+    bool: "True or False",
+    int: "an integer",
+    float: "a number with a fraction",
+    list: "a list",
+    dict: "an object",
+    type(None): "None",
+}
+"""What a value is, by its type in Python, in words."""
 
 
 class ExpressionCheck:
@@ -96,13 +107,15 @@ class ExpressionCheck:
             message = f"must be a constant: {route!r} of {type_.type} {fixed}, so nothing evaluates it"
             yield Problem(type=P.TYPE_MISMATCH, component_id=component.id, path=place, message=message)
             return
-        for flaw in computed.flaws():
+        flaws = list(computed.flaws())
+        for flaw in flaws:
             yield _problem(P.INVALID_EXPRESSION, component, place, flaw)
         yield from self._names(component, computed.names(), (), ROOTS, place)
-        needed = next((p.value_type for p in type_.ports if (p.category, p.route) == ("data_input", route)), "")
-        if computed.is_text and not fits("", needed):
-            message = f"{route!r} takes a value of type {needed}, and this template is always a text"
-            yield Problem(type=P.TYPE_MISMATCH, component_id=component.id, path=place, message=message)
+        needed = next((p.value_type for p in type_.ports if (p.category, p.route) == (DATA_INPUT, route)), "")
+        for sample in () if flaws else computed.sample:
+            if not fits(sample, needed):
+                message = f"{route!r} takes a value of type {needed}, and this {computed.kind} gives {_KINDS[type(sample)]}"
+                yield Problem(type=P.TYPE_MISMATCH, component_id=component.id, path=place, message=message)
 
     def _names(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +27,8 @@ from blobhub_server.workflow.definitions.lookup import Lookup, places_of
 from blobhub_server.workflow.definitions.references import References
 from blobhub_server.workflow.values import are_same, unwrap
 
+_PLACEHOLDER = re.compile(r"\{\{\s*(?:input|values|session|steps|error)\b")
+
 
 def slips(lookup: Lookup, references: References) -> Iterator[Problem]:
     """Everything that deserves a warning; `references` have been resolved."""
@@ -45,7 +48,7 @@ def slips(lookup: Lookup, references: References) -> Iterator[Problem]:
         yield from _routes(lookup, component, type_, path)
         yield from _scripts(lookup, component, type_, path)
         yield from _settings(lookup, component, type_, path)
-        yield from _port_values(lookup, component, path)
+        yield from _port_values(lookup, component, type_, path)
         if type_.kind is ComponentKind.DATA and component.id not in references.used and not _used(lookup, component):
             message = "nothing is connected to this value, and no expression reads it"
             yield _warning(P.UNUSED_VALUE, component.id, path, message)
@@ -117,12 +120,28 @@ def _settings(lookup: Lookup, component: Component, type_: ComponentType, path: 
             yield _warning(P.UNKNOWN_KEY, component.id, f"{place}{in_path(slip.unknown_key)}", slip.message)
 
 
-def _port_values(lookup: Lookup, component: Component, path: str) -> Iterator[Problem]:
-    """Expressions and templates in ports that a connection leads to as well."""
+def _port_values(lookup: Lookup, component: Component, type_: ComponentType, path: str) -> Iterator[Problem]:
+    """Expressions and templates in ports that a connection leads to as well, and values that only look like them."""
     places = places_of(component)
     for name in sorted(lookup.computed[component.id].keys() & lookup.fed[component.id]):
         message = f"a connection leads to {name[:60]!r} too: this is evaluated only while that has brought no value"
         yield _warning(P.SEVERAL_SOURCES, component.id, f"{path}.{places[name]}", message)
+    settings = lookup.settings[component.id]
+    code = {setting.input for setting in (*type_.expressions(settings), *type_.scripts(settings))}
+    for name, value in settings.items():
+        if name not in code and (message := _almost_computed(value)):
+            yield _warning(P.TYPE_MISMATCH, component.id, f"{path}.{places[name]}", message)
+
+
+def _almost_computed(value: Any) -> str:
+    """Why a value that reads like an expression or a template is none, in words; empty for any other."""
+    text = unwrap(value)
+    if isinstance(text, str) and _PLACEHOLDER.search(text):
+        return 'is a plain text, in which nothing is filled in; a template is `{"type": "template", "template": …}`'
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind not in ("expression", "template") or kind not in value:
+        return ""
+    return f"is plain JSON, and not evaluated: of {kind}s there are `type` and `{kind}`, which is a text, and no other key"
 
 
 def _used(lookup: Lookup, component: Component) -> bool:
