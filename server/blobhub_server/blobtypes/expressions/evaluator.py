@@ -81,10 +81,10 @@ def _place(error: ExpressionError, expression: Expression, node: ast.AST | None)
 
 def bound_result(value: Any, bounded: Collection[Any], fuel: Fuel) -> Any:
     """A value as plain JSON."""
-    if value is None or isinstance(value, bool) or any(value is given for given in bounded):
-        return value
     # Writing an integer costs no fuel, so those within their bounds need not be written to be bounded.
     if type(value) is int and json_text.MIN_INTEGER <= value <= json_text.MAX_INTEGER:
+        return value
+    if value is None or isinstance(value, bool) or any(value is given for given in bounded):
         return value
     # It is written and read, which takes longer than going over it.
     fuel.weigh(value, items=2, characters=128)

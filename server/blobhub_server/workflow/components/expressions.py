@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from blobhub_server.blobtypes.expressions import ExpressionError, evaluate, parse
+from blobhub_server.blobtypes.expressions import ExpressionError, Fuel, evaluate, parse
 from blobhub_server.workflow.components.contract import ComponentError, ExpressionContext, Inputs
 from blobhub_server.workflow.values import unwrap
 
@@ -16,11 +16,14 @@ INPUTS = "inputs"
 class Evaluation:
     """Evaluates expressions over a component's inputs. All that one activation evaluates share the fuel of one."""
 
-    def __init__(self, inputs: Inputs, context: ExpressionContext, *, without: Iterable[str]) -> None:
+    def __init__(self, inputs: Inputs, context: ExpressionContext | None, *, without: Iterable[str]) -> None:
         own = {name: unwrap(value) for name, value in inputs.items() if name not in without}
-        self._names: dict[str, Any] = {INPUTS: own} | own if not context.names else {**context.names, INPUTS: own, **own}
+        self._names: dict[str, Any] = {INPUTS: own} | own
         self._bounded = list(inputs.values())
-        self._fuel = context.fuel
+        if context is None:
+            self._fuel = Fuel()
+        else:
+            self._names, self._fuel = {**context.names, **self._names}, context.fuel
         self._left_before = self._fuel.left
 
     @property

@@ -141,7 +141,7 @@ class Switch(ExpressionComponent):
     open_ports = True
     open_routes = True
 
-    def run_in(self, inputs: Inputs, context: ExpressionContext) -> Outcome:
+    def run_in(self, inputs: Inputs, context: ExpressionContext | None) -> Outcome:
         """Choose."""
         evaluation = Evaluation(inputs, context, without=("cases",))
         cases = unwrap(inputs["cases"])

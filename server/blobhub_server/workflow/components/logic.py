@@ -49,7 +49,7 @@ class Expression(ExpressionComponent):
     routes = ("success", "failure")
     open_ports = True
 
-    def run_in(self, inputs: Inputs, context: ExpressionContext) -> Outcome:
+    def run_in(self, inputs: Inputs, context: ExpressionContext | None) -> Outcome:
         """Evaluate."""
         evaluation = Evaluation(inputs, context, without=("expression",))
         value = evaluation.value(unwrap(inputs["expression"]))

@@ -127,7 +127,7 @@ def _port_values(lookup: Lookup, component: Component, type_: ComponentType, pat
         message = f"a connection leads to {name[:60]!r} too: this is evaluated only while that has brought no value"
         yield _warning(P.SEVERAL_SOURCES, component.id, f"{path}.{places[name]}", message)
     settings = lookup.settings[component.id]
-    code = {setting.input for setting in (*type_.expressions(settings), *type_.scripts(settings))}
+    code = {setting.input for setting in type_.expressions(settings)} | {script.input for script in type_.scripts(settings)}
     for name, value in settings.items():
         if name not in code and (message := _almost_computed(value)):
             yield _warning(P.TYPE_MISMATCH, component.id, f"{path}.{places[name]}", message)

@@ -8,7 +8,7 @@ copy, so a decision can be thrown away.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from blobhub_server.workflow.components.awaits import RECEIVED, Await, AwaitKind
 from blobhub_server.workflow.components.contract import (
@@ -152,7 +152,7 @@ class _Taking(TurnMaker):
             return
         node = self._graph.components[state.ready[0][0]]
         step = state.steps + 1
-        beyond = self._is_unread(node)
+        beyond = bool(node.session_needs) and self._is_unread(node)
         read = self._read_session(node.session_reads) if node.session_reads and not beyond else {}
         record = Record(
             type="processor.entered",
@@ -178,7 +178,8 @@ class _Taking(TurnMaker):
 
     def _evaluate(self, node: Node, step: int, session: Mapping[str, Any]) -> None:
         """Run what can be run in place. Raises ComponentError."""
-        inputs, evaluated = self._state.open[step].inputs, self._state.open[step].evaluated
+        about = self._state.open[step]
+        inputs, evaluated = about.inputs, about.evaluated
         if evaluated is not None:
             self.budget -= price_of_work(evaluated.work)
             evaluated.require_values()
@@ -186,9 +187,10 @@ class _Taking(TurnMaker):
             if name not in inputs:
                 raise ComponentError(f"the input {name!r} has no value", reason="MISSING_INPUT", retryable=False)
         if node.kind is ComponentKind.PURE:
-            component = cast(PureComponent, node.implementation)  # To ask an abstract class takes as long as a small turn.
+            # To ask an abstract class what its instances are takes longer than to run most of them.
+            component: PureComponent = node.implementation  # type: ignore[assignment]
             try:
-                if node.references or evaluated is not None:
+                if node.references or evaluated:
                     result = require_result(run_in_context(self._graph, self._state, step, component, session), inputs)
                 else:
                     result = require_result(component.run(inputs), inputs)

@@ -178,15 +178,17 @@ def _entered(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[
     state.steps = record.step
     session = record.private.get("session", {})
     inputs, slots = inputs_of(graph, state, node, session)
-    evaluated = evaluate_ports(graph, state, node, session, inputs, slots, origin) if node.computed else None
-    made = evaluated.memory if evaluated else 0
+    read, evaluated = sum(kept.values()) if kept else 0, None
+    if node.computed:
+        evaluated = evaluate_ports(graph, state, node, session, inputs, slots, origin)
+        read += evaluated.memory
     state.busy += 1
     state.open[record.step] = Step(
         component_id=node.id,
         attempt=1,
         inputs=inputs,
         session=session if node.reread else {},
-        held=state.holdings.enter(slots, len(inputs), sum(kept.values()) + made),
+        held=state.holdings.enter(slots, len(inputs), read),
         origin=origin,
         evaluated=evaluated,
     )
