@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import ssl
 import zlib
@@ -9,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from blobhub_server.http.outbound import message
+from blobhub_server.http.outbound import message, outbound
 from blobhub_server.http.outbound.allowance import EVERYTHING, Allowance
 from blobhub_server.http.outbound.message import Request
 from blobhub_server.http.outbound.outbound import Outbound
 from certificates import Authority
+from waiting import until
 from web import Answer, Web, moved, said, web
 
 TEXT = b"the quick brown fox " * 1000
@@ -202,3 +204,24 @@ async def test_the_next_address_is_tried_where_one_accepts_no_connection() -> No
         ours = Outbound(EVERYTHING, resolver=resolver)
         assert await asked(f"http://two.example:{server.port}/", outbound=ours) == (200, b"hello")
         assert server.asked[0].headers["host"] == f"two.example:{server.port}"
+
+
+async def test_whoever_asks_what_never_answers_holds_up_their_own_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbound, "AT_ONCE_OF_ONE", 2)
+    ours, one = Outbound(EVERYTHING), ("one", "x")
+    async with web() as silent, web() as server, asyncio.TaskGroup() as group:
+        silent.respond = lambda got: Answer(raw=b"", hang=True)
+        stuck = [group.create_task(asked(silent.url, outbound=ours, party=one)) for _ in range(3)]
+        await until(lambda: len(silent.asked) == 2)
+        assert await asked(server.url, outbound=ours, party=("other", "y")) == (200, b"hello")
+        assert len(silent.asked) == 2
+        for task in stuck:
+            task.cancel()
+
+
+async def test_a_name_is_looked_up_by_the_machine() -> None:
+    async with web() as server:
+        allowance = Allowance.parse([f"localhost:{server.port}"])
+        assert await asked(f"http://localhost:{server.port}/", allowance) == (200, b"hello")
+        with pytest.raises(message.Unreachable, match="has no address"):
+            await asked("http://nothing.invalid/", allowance)

@@ -12,7 +12,9 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from blobhub_server.http.outbound.allowance import Allowance
 from blobhub_server.http.outbound.body import ACCEPTED, decoded
@@ -27,14 +29,14 @@ from blobhub_server.http.outbound.message import (
     TooManyRedirects,
     Unreachable,
 )
-from blobhub_server.http.outbound.target import Resolver, Target, Url, find_target, resolve
+from blobhub_server.http.outbound.target import RESOLVING_AT_ONCE, Resolver, Target, Url, find_target, resolve
 from blobhub_server.turnstile import Turnstile
 
 if TYPE_CHECKING:
     import httpx
 
-AT_ONCE = 256
-"""How many requests are under way at once, each with a connection of its own."""
+AT_ONCE, AT_ONCE_OF_ONE = 512, 128
+"""How many requests are under way at once, each with a connection of its own; and how many of one organization."""
 CONNECT_SECONDS = 10.0
 """How long one address may take to accept a connection before the next one is tried."""
 _ELSEWHERE = frozenset({"accept", "accept-language", "content-type", "idempotency-key", "user-agent"})
@@ -43,18 +45,22 @@ _MOVED, _SEE_OTHER, _KEPT = (301, 302), 303, (307, 308)
 
 
 class Outbound(Outside):
-    """Implements `Outside`. `resolver` finds the addresses of names; `tls` verifies certificates, else the machine does."""
+    """Implements `Outside`. `resolver` finds addresses of names and `tls` verifies certificates, else the machine does."""
 
-    def __init__(self, allowance: Allowance, *, resolver: Resolver = resolve, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, allowance: Allowance, *, resolver: Resolver | None = None, tls: ssl.SSLContext | None = None) -> None:
         self._allowance = allowance
         self._resolver = resolver
         self._tls = tls
         self._clear = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # For http, where any does: httpx would read files for one.
         self._turns = Turnstile(AT_ONCE)
+        self._turns_of = WeakValueDictionary[str, Turnstile]()
+        self._resolving = Turnstile(RESOLVING_AT_ONCE)
 
     @asynccontextmanager
     async def ask(self, request: Request) -> AsyncIterator[Incoming]:
-        async with self._turns.turn(request.party):
+        # Whoever asks what never answers holds up nobody but their own.
+        own = self._turns_of.setdefault(request.party[0], Turnstile(AT_ONCE_OF_ONE))
+        async with own.turn(request.party), self._turns.turn(request.party):
             try:
                 async with asyncio.timeout(request.timeout_seconds), AsyncExitStack() as stack:
                     yield await self._follow(request, stack)
@@ -79,7 +85,8 @@ class Outbound(Outside):
         """The answer of the first address that can be connected to, and what closes its connection."""
         import httpx  # noqa: PLC0415  slow to import, and not needed by every server
 
-        target = await find_target(url, self._allowance, self._resolver)
+        resolver = self._resolver or partial(resolve, self._resolving, request.party)
+        target = await find_target(url, self._allowance, resolver)
         if request.secret_headers:
             _require_for_secrets(url, request, target)
         if self._tls is None and url.scheme == "https":

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import urljoin, urlsplit
 
 from blobhub_server.http.outbound import address as addresses
 from blobhub_server.http.outbound.allowance import Allowance
 from blobhub_server.http.outbound.message import InvalidUrl, RefusedTarget, Unreachable
+from blobhub_server.turnstile import Party, Turnstile
 
 MAX_URL = 8192
 """How many characters a URL has at most."""
@@ -25,8 +26,9 @@ _ODD = re.compile(r"[^\x21-\x5b\x5d-\x7e]")
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """The addresses of a name. Raises OSError."""
 
+RESOLVING_AT_ONCE = 16
 # Of its own, because a name server that is silent holds a thread for long, and others are needed by everybody.
-_RESOLVING = ThreadPoolExecutor(max_workers=8, thread_name_prefix="resolver")
+_RESOLVING = ThreadPoolExecutor(max_workers=RESOLVING_AT_ONCE, thread_name_prefix="resolver")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +91,10 @@ class Target:
     allowed: bool
 
 
-async def resolve(host: str, port: int) -> Sequence[str]:
-    """The addresses of a name, as this machine finds them."""
-    look_up = asyncio.get_running_loop().run_in_executor(
-        _RESOLVING, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    )
-    return [str(found[4][0]) for found in await look_up]
+async def resolve(turns: Turnstile, party: Party, host: str, port: int) -> Sequence[str]:
+    """The addresses of a name, as this machine finds them, in a turn. Raises OSError."""
+    look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    return [str(found[4][0]) for found in await turns.run(party, look_up, _RESOLVING)]
 
 
 async def find_target(url: Url, allowance: Allowance, resolver: Resolver) -> Target:

@@ -151,8 +151,8 @@ class OpenAiChat(EffectComponent):
                 else:
                     data = (await answer.read()).decode("utf-8", "replace")
                     await off_loop(len(data), request.party, partial(completion.take_whole, data))
-                    if completion.text:
-                        context.emit_bounded(secret.mask(completion.text))
+                    if text := secret.mask(completion.text):
+                        context.emit_bounded(text)
             except BadAnswer as error:
                 message = f"the answer is no chat completion: {error}"
                 raise ComponentError(message, reason="CHAT_BAD_RESPONSE", retryable=False) from None
@@ -160,7 +160,7 @@ class OpenAiChat(EffectComponent):
                 raise ComponentError(secret.mask(f"the answer broke off: {error}"), reason="CHAT_INCOMPLETE") from None
         if not completion.whole:
             raise ComponentError("the stream ended before the answer did", reason="CHAT_INCOMPLETE")
-        outputs = await off_loop(len(completion.text), request.party, partial(_outputs, completion, secret))
+        outputs = await off_loop(completion.size, request.party, partial(_outputs, completion, secret))
         return Outcome(route="success", outputs=outputs, bounded=True)
 
     def problems(self, settings: Inputs) -> list[tuple[str, str]]:
@@ -176,8 +176,6 @@ async def _follow(answer: Incoming, completion: Completion, secret: Secret, cont
         async for chunk in chunks:
             for data in events.feed(chunk):
                 waiting += veil.feed(completion.take_event(data))
-            if len(completion.text) > json_text.MAX_BYTES:
-                raise BadAnswer("it is longer than a value may be")
             if waiting and (clock() - shown >= EMIT_SECONDS or len(waiting) >= EMIT_CHARACTERS):
                 context.emit_bounded(waiting)
                 waiting, shown = "", clock()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from io import StringIO
 from typing import Any
 
 MAX_EVENT_BYTES = 1 << 20
+MAX_CHARACTERS = 1 << 20
+"""How much the text and the calls of tools have together: no value has more."""
 MAX_TOOL_CALLS = 128
 END = "[DONE]"
 
@@ -24,30 +27,53 @@ class Incomplete(Exception):
 class EventLines:
     """Takes bytes as they come; gives the data of server-sent events (WHATWG HTML, 9.2) as it is whole."""
 
-    _rest: bytes = b""
+    _rest: bytearray = field(default_factory=bytearray)
     _data: list[str] = field(default_factory=list)
+    _size: int = 0
 
     def feed(self, chunk: bytes) -> Iterator[str]:
         """The data of events that are whole now. Raises BadAnswer."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        if len(self._rest) > MAX_EVENT_BYTES:
+        self._rest += chunk
+        self._size += len(chunk)
+        # Only what is new is looked through: whoever sends a byte at a time makes no more work than others.
+        if b"\n" in chunk:
+            *lines, rest = bytes(self._rest).split(b"\n")
+            self._rest = bytearray(rest)
+            for line in lines:
+                yield from self._take(line.removesuffix(b"\r").decode("utf-8", "replace"))
+        if self._size > MAX_EVENT_BYTES:
             raise BadAnswer("an event of the stream has no end")
-        for line in lines:
-            text = line.removesuffix(b"\r").decode("utf-8", "replace")
-            if text.startswith("data:"):
-                self._data.append(text[5:].removeprefix(" "))
-            elif not text and self._data:
-                yield "\n".join(self._data)
-                self._data = []
+
+    def _take(self, line: str) -> Iterator[str]:
+        if line.startswith("data:"):
+            self._data.append(line[5:].removeprefix(" "))
+        elif not line:
+            data, self._data, self._size = self._data, [], len(self._rest)
+            if data:
+                yield "\n".join(data)
+
+
+@dataclass
+class Call:
+    """A call of a tool."""
+
+    id: str = ""
+    name: str = ""
+    arguments: StringIO = field(default_factory=StringIO)
+
+    def to_json(self) -> dict[str, Any]:
+        """The call as the API has it."""
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments.getvalue()}}
 
 
 @dataclass
 class Completion:
-    """A completion as far as it has come."""
+    """A completion as far as it has come. What comes in pieces is written, and not copied anew for each."""
 
-    text: str = ""
-    refusal: str = ""
-    calls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    written: StringIO = field(default_factory=StringIO)
+    refused: StringIO = field(default_factory=StringIO)
+    calls: dict[int, Call] = field(default_factory=dict)
+    size: int = 0
     finish_reason: str | None = None
     usage: Any = None
     model: str = ""
@@ -69,6 +95,11 @@ class Completion:
         return text
 
     @property
+    def text(self) -> str:
+        """The text."""
+        return self.written.getvalue()
+
+    @property
     def whole(self) -> bool:
         """Whether all of it has come. Some servers send no end after the reason to finish."""
         return self.ended or self.finish_reason is not None
@@ -76,14 +107,14 @@ class Completion:
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
         """The calls of tools, in order."""
-        return [self.calls[index] for index in sorted(self.calls)]
+        return [self.calls[index].to_json() for index in sorted(self.calls)]
 
     @property
     def message(self) -> dict[str, Any]:
         """The assistant's message, as it goes into `messages` of the next request."""
         made: dict[str, Any] = {"role": "assistant", "content": self.text or None}
-        if self.refusal:
-            made["refusal"] = self.refusal
+        if refusal := self.refused.getvalue():
+            made["refusal"] = refusal
         return made | ({"tool_calls": self.tool_calls} if self.calls else {})
 
     def _take(self, answer: Mapping[str, Any], part: str) -> str:
@@ -107,30 +138,33 @@ class Completion:
         said = choice.get(part)
         if not isinstance(said, dict):
             return ""
-        self.refusal += _text(said.get("refusal"))
+        self._write(self.refused, said.get("refusal"))
         calls = said.get("tool_calls")
         for number, call in enumerate(calls if isinstance(calls, list) else []):
             if isinstance(call, dict):
                 self._take_call(call, number)
-        added = _text(said.get("content"))
-        self.text += added
-        return added
+        return self._write(self.written, said.get("content"))
 
     def _take_call(self, call: Mapping[str, Any], number: int) -> None:
         """A call of a tool, or a part of one: of a stream, its arguments come in pieces."""
         index = call.get("index", number)
         if not isinstance(index, int) or not 0 <= index < MAX_TOOL_CALLS:
             raise BadAnswer(f"it calls more than {MAX_TOOL_CALLS} tools")
-        made = self.calls.setdefault(index, {"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
-        made["id"] = _text(call.get("id")) or made["id"]
+        made = self.calls.setdefault(index, Call())
+        made.id = call["id"] if isinstance(call.get("id"), str) else made.id
         function = call.get("function")
         if isinstance(function, dict):
-            made["function"]["name"] += _text(function.get("name"))
-            made["function"]["arguments"] += _text(function.get("arguments"))
+            made.name = function["name"] if isinstance(function.get("name"), str) else made.name
+            self._write(made.arguments, function.get("arguments"))
 
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+    def _write(self, to: StringIO, value: Any) -> str:
+        """Add a text, if it is one; what was added. Raises BadAnswer."""
+        text = value if isinstance(value, str) else ""
+        self.size += len(text)
+        if self.size > MAX_CHARACTERS:
+            raise BadAnswer("it is longer than a value may be")
+        to.write(text)
+        return text
 
 
 def _parse(data: str) -> Mapping[str, Any]:
