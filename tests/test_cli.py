@@ -56,7 +56,7 @@ async def test_lists_are_tables_for_people_and_go_over_all_pages(blobhub: Comman
         await api.organizations.CreateOrganization(request)
     every = await blobhub("org", "list", "--limit", "0", "--order-by", "alias")
     heading, *rows = every.splitlines()
-    assert heading.split() == ["ALIAS", "VISIBILITY", "DESCRIPTION", "UPDATE", "ID"]
+    assert heading.split() == ["ALIAS", "VISIBILITY", "DESCRIPTION", "UPDATED", "ID"]
     assert [row.split()[0] for row in rows] == [f"team-{number:04}" for number in range(count)]
     assert all(row.split()[1:4] == ["private", "two", "lines"] for row in rows)
     assert len(await blobhub.jsons("org", "list", "--prefix", "team-", "--limit", "0")) == count

@@ -104,6 +104,14 @@ async def test_definitions_go_to_drafts_and_come_back_byte_for_byte(blobhub: Com
     assert await blobhub.jsons("definition", "list", "acme/pipeline@draft") == []
 
 
+async def test_of_a_long_value_people_see_the_beginning_and_programs_all(blobhub: CommandLine, tmp_path: Path) -> None:
+    file = written(tmp_path / "echo.json", flows.code(TALK))
+    await blobhub("definition", "run", file, "-i", f"given={'long ' * 1_000}")
+    (ran,) = await blobhub.jsons("execution", "list", "administrator-scratch/echo")
+    assert " … and 4,002 characters more, which --json shows\n" in await blobhub("execution", "show", ran["id"])
+    assert (await blobhub.json("execution", "show", ran["id"]))["execution"]["result"] == "long " * 1_000
+
+
 async def test_in_a_terminal_a_run_is_a_live_tree_and_ctrl_c_leaves_it_running(
     blobhub: CommandLine, api: Api, server: Served, tmp_path: Path
 ) -> None:

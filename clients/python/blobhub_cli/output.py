@@ -21,6 +21,10 @@ PIPE_WIDTH = 1_000_000
 """Nothing is cut or wrapped where no terminal has an edge."""
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 BETWEEN_COLUMNS = "  "
+MAX_VALUE = 1_000
+"""How many characters of a value people are shown beside its name."""
+PAST = {"create_time": "CREATED", "update_time": "UPDATED", "end_time": "ENDED"}
+"""Headings of columns that have a better word."""
 
 
 def harmless(text: str) -> str:
@@ -141,9 +145,11 @@ def _console(*, stderr: bool) -> Console:
 
 def _heading(column: str) -> str:
     name, _, path = column.rpartition("=")
-    return name or path.rpartition(".")[2].removesuffix("_time").replace("_", " ").upper()
+    return name or PAST.get(path) or path.rpartition(".")[2].replace("_", " ").upper()
 
 
 def _indented(value: str, width: int) -> str:
-    """A value whose further lines stand below its first one."""
+    """A value whose further lines stand below its first one; of a long one, the beginning."""
+    if left_out := max(len(value) - MAX_VALUE, 0):
+        value = f"{value[:MAX_VALUE]} … and {left_out:,} characters more, which --json shows"
     return harmless(value).replace("\n", "\n" + " " * width + BETWEEN_COLUMNS)

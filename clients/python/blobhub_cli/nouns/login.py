@@ -13,7 +13,7 @@ from blobhub_cli.command import Noun, Shared
 from blobhub_cli.hub import Hub, open_hub
 from blobhub_cli.nouns.asking import ask_secret
 from blobhub_cli.output import Output
-from blobhub_cli.plain import readable
+from blobhub_cli.plain import readable, readable_fields
 from blobhub_cli.profiles import DEFAULT, DEFAULT_ADDRESS, Profile, Profiles, file_path
 
 noun = Noun(None, "")
@@ -60,8 +60,7 @@ async def whoami(
     if hub.out.as_json:
         hub.out.record(answer)
         return
-    hub.out.pairs({"server": hub.profile.address})
-    hub.out.record(answer.caller)
+    hub.out.pairs({"server": hub.profile.address} | readable_fields(answer.caller))
     if answer.roles:
         hub.out.rows(["REFERENCE", "ROLE"], [[role.reference, readable(role, "role")] for role in answer.roles])
 
