@@ -9,31 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
-from blobhub_cli.app import app
+from blobhub_cli.app import command
 from blobhub_cli.drawing import mermaid
 from blobhub_cli.failures import NEXT, CommandError, ExitCode
 from command_line import CommandLine
 
 ROOT = Path(__file__).resolve().parent.parent
-TREE = typer.main.get_command(app)
 
 
 def commands(group: Any, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:
     """All commands, each with the words that lead to it."""
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from commands(command, *words, name)
+    for name, inner in group.commands.items():
+        if hasattr(inner, "commands"):
+            yield from commands(inner, *words, name)
         else:
-            yield (*words, name), command
+            yield (*words, name), inner
 
 
-COMMANDS = dict(commands(TREE))
+COMMANDS = dict(commands(command))
 
 
-def examples(command: Any) -> list[str]:
+def examples(of: Any) -> list[str]:
     """The examples in a command's help."""
-    heading, *lines = command.epilog.split("\n\n")
+    heading, *lines = of.epilog.split("\n\n")
     assert heading == "Examples:"
     return [line.strip() for line in lines]
 
@@ -54,13 +52,13 @@ def parse(line: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_a_command_has_help_and_examples_that_are_of_it(path: tuple[str, ...]) -> None:
-    command = COMMANDS[path]
-    assert command.help.endswith(".") or "\n" in command.help
-    assert examples(command)
-    assert {parse(example) for example in examples(command)} == {path}
-    for parameter in command.params:
+    tested = COMMANDS[path]
+    assert tested.help.endswith(".") or "\n" in tested.help
+    assert examples(tested)
+    assert {parse(example) for example in examples(tested)} == {path}
+    for parameter in tested.params:
         assert getattr(parameter, "help", "") or parameter.name == "help", parameter.name
-    assert {"as_json", "profile_name", "server_address"} <= {parameter.name for parameter in command.params}
+    assert {"as_json", "profile_name", "server_address"} <= {parameter.name for parameter in tested.params}
 
 
 def test_what_to_do_next_names_commands_that_there_are() -> None:

@@ -12,9 +12,9 @@ def main() -> None:
     """Run the command line, if what it needs is installed."""
     if not (find_spec("typer") and find_spec("rich")):
         sys.exit(MISSING)
-    from blobhub_cli.app import app  # noqa: PLC0415  it needs the extra
+    from blobhub_cli.app import command  # noqa: PLC0415  it needs the extra
 
-    app()
+    command()
 
 
 if __name__ == "__main__":

@@ -53,3 +53,7 @@ def every_command(
     ] = False,
 ) -> None:
     """BlobHub from the command line. A reference is `acme`, `acme/pipeline`, `acme/pipeline@3`, or an id."""
+
+
+command = typer.main.get_command(app)
+"""All of it, ready to be called."""
