@@ -79,6 +79,18 @@ LEFT_OUT = {
         ),
         "the same as GetSchedule answers",
     ),
+    **dict.fromkeys(
+        (
+            *(
+                f"{method} events.{event}.failure.details"
+                for method in ("ListEvents", "RunExecution", "WatchExecution", "WatchSession")
+                for event in ("flow_error", "processor_error", "processor_retrying")
+            ),
+            *(f"{verb}Execution execution.failure.details" for verb in ("Get", "Run", "Start", "Stop")),
+            "ListExecutions executions.failure.details",
+        ),
+        "what a component tells of its failure, 16 KiB at most; it is in test_error_output.py",
+    ),
     "ListSchedules schedules.spec.input_data.value": "the same as GetSchedule answers",
     "DownloadModel chunk": "bytes of a file, which are no values",
     **dict.fromkeys(
