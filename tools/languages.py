@@ -251,11 +251,23 @@ LANGUAGES = (GO,)
 
 
 def build(image: Path, sources: Sequence[str]) -> Path:
-    """Write the image that the stubs of other languages are generated from; its path."""
+    """Write the image that stubs of other languages are generated from, and that of Java's build; the former's path."""
     path = BUILD / "languages.binpb"
     made = stripped(FileDescriptorSet.FromString(image.read_bytes()), sources)
     path.write_bytes(made.SerializeToString(deterministic=True))
+    (BUILD / "java.binpb").write_bytes(for_java(made).SerializeToString(deterministic=True))
     return path
+
+
+def for_java(image: FileDescriptorSet) -> FileDescriptorSet:
+    """The image with Java's options, which its build cannot add: a file for each type, in a package of ours."""
+    made = FileDescriptorSet()
+    made.CopyFrom(image)
+    for file in made.file:
+        if f".{file.package}" == PACKAGE:
+            file.options.java_multiple_files = True
+            file.options.java_package = "io.github.blobhub.v1"
+    return made
 
 
 def write(image: Path) -> None:

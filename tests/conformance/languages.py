@@ -67,6 +67,18 @@ func main() {{
 """,
 )
 
-LANGUAGES = (PYTHON, GO)
+MAVEN = ("mvn", "--batch-mode", "--quiet", "--no-transfer-progress", "-Dstyle.color=never", "test-compile", "exec:java")
+JAVA = Language(
+    name="java",
+    tool="mvn",
+    folder=ROOT / "clients" / "java",
+    silent=(),
+    suite=(*MAVEN, "-Dexec.mainClass=io.github.blobhub.client.Conformance"),
+    golden=(*MAVEN, "-Dexec.mainClass=io.github.blobhub.client.Conformance", "-Dexec.args=golden"),
+    tour=(*MAVEN, "-Dexec.mainClass=io.github.blobhub.client.Tour", "-Dexec.args={address} {definition}"),
+)
+"""It sends no models. Its first build takes most of its time."""
+
+LANGUAGES = (PYTHON, GO, JAVA)
 IN_CI = os.environ.get("CI") == "true"
 """Whether a language that is not installed is an error."""
