@@ -13,7 +13,7 @@ from interpreting import EXECUTION, compiled
 
 def test_folds_forms_and_events_are_of_the_same_types() -> None:
     payloads = {field.name for field in event_pb2.Event.DESCRIPTOR.oneofs_by_name["payload"].fields}
-    of_executions = {name for name in payloads if name.startswith(("flow_", "processor_"))}
+    of_executions = {name for name in payloads if name.startswith(("flow_", "processor_", "scope_"))}
     assert RECORD_TYPES.keys() == FORMS.keys()
     assert {name.replace(".", "_") for name in RECORD_TYPES} == of_executions
 

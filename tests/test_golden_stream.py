@@ -1,4 +1,4 @@
-"""The events of scripts that print, emit and fail, as a watcher reads them: `golden/printed_events.jsonl`."""
+"""The events of scripts that print, emit and fail, and of scopes, as a watcher reads them: `golden/*_events.jsonl`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import flows
+import pytest
 from blobhub.v1 import event_pb2, session_pb2
 from calling import ask
 from google.protobuf import json_format
+from scoping import controls, datas, inside
 from served import Api
 
-GOLDEN = Path(__file__).parent / "golden" / "printed_events.jsonl"
+GOLDEN = Path(__file__).parent / "golden"
 BEFORE = "print('one', 2, sep=', ')\nemit_output({'a': [1, None]})\nprint('é', end='')\nset_data_output('result', 'told')"
 AFTER = "print('then')\nemit_output('last')\nprint()\nraise ValueError('no more')"
 CHANGES_EACH_TIME = frozenset(
-    {"id", "session_id", "execution_id", "revision_id", "definition_id", "create_time", "elapsed", "session_sequence"}
+    {
+        "id",
+        "session_id",
+        "execution_id",
+        "revision_id",
+        "definition_id",
+        "create_time",
+        "elapsed",
+        "session_sequence",
+        "retry_time",
+    }
 )
 
 
@@ -58,12 +70,30 @@ def joined(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return told
 
 
-async def test_what_a_script_prints_is_in_the_stream_in_order_with_what_it_emits(api: Api) -> None:
-    session = await api.session(document())
+def scopes() -> str:
+    """A scope within a scope: the inner one is tried twice, fails, and is left; each has something that runs last."""
+    parts = [
+        flows.component("start", "flow.start"),
+        flows.component("outer", "flow.try"),
+        flows.component("end", "flow.end"),
+    ]
+    policy = {"retry": {"maximum_attempts": 2, "initial_interval": "0.01s"}}
+    parts += inside(
+        "outer", flows.component("inner", "flow.try", policy=policy), flows.component("last", "logic.code", code="")
+    )
+    parts += inside("inner", flows.component("fail", "flow.fail", reason="LOST", message="for ever", details=[1]))
+    ways = ("start.next outer", "outer.body inner", "outer.finally last", "inner.body fail", "outer.failure end")
+    return flows.document(parts, controls(*ways) + datas("outer.error end.value"))
+
+
+@pytest.mark.parametrize(("name", "definition"), [("printed", document()), ("scope", scopes())])
+async def test_what_watchers_are_told_is_in_order_and_always_the_same(api: Api, name: str, definition: str) -> None:
+    session = await api.session(definition)
     await ask(api, "RunExecution", session=session, spec={"definition": "workflow"})
     request = session_pb2.WatchSessionRequest(session=session, replay_only=True)
     events = [event async for message in api.sessions.WatchSession(request) for event in message.events]
     read = [shown(event) for event in events if event.execution_sequence]
     assert [event.execution_sequence for event in events if event.execution_sequence] == list(range(1, len(read) + 1))
     lines = [json.dumps(event, ensure_ascii=False, sort_keys=True) for event in joined(read)]
-    assert lines == GOLDEN.read_text(encoding="utf-8").splitlines(), "\n".join(lines)
+    golden = GOLDEN / f"{name}_events.jsonl"
+    assert lines == golden.read_text(encoding="utf-8").splitlines(), "\n".join(lines)

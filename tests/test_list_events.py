@@ -182,7 +182,7 @@ def test_events_of_every_type_can_be_asked_for() -> None:
     field = session_pb2.ListEventsRequest.DESCRIPTOR.fields_by_name["types"]
     rules = field.GetOptions().Extensions[validate_pb2.field]
     payloads = [payload.name for payload in Event.DESCRIPTOR.oneofs_by_name["payload"].fields]
-    types = [name.replace("_", ".", name.startswith(("flow_", "processor_"))) for name in payloads]
+    types = [name.replace("_", ".", name.startswith(("flow_", "processor_", "scope_"))) for name in payloads]
     assert list(getattr(rules.repeated.items.string, "in")) == types
 
 

@@ -315,7 +315,7 @@ TABLE = [
         "end",
     ),
 ]
-ELSEWHERE = {"UNSOUND_JOIN"}
+ELSEWHERE = {"UNSOUND_JOIN", "INVALID_SCOPE"}
 """Types that have a test of their own."""
 
 

@@ -70,6 +70,7 @@ def _component() -> Schema:
             },
             "ports": _list("port", reader.MAX_COMPONENT_PORTS),
             "policy": {"anyOf": [{"type": "null"}, {"$ref": "#/definitions/policy"}]},
+            "parent_id": _text("The scope that it is inside, such as a `flow.try`."),
         },
         required=("id", "type"),
     )

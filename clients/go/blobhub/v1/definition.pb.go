@@ -94,6 +94,10 @@ const (
 	// A warning: a case of a switch that is never taken, because its `when` is `False`, or that of a case before it, or a case
 	// before it is `True`.
 	DefinitionProblemType_DEFINITION_PROBLEM_TYPE_NEVER_TAKEN DefinitionProblemType = 26
+	// A `parent_id` that names no scope, or scopes within each other too deep or in a circle; a scope whose `body` leads nowhere;
+	// control that crosses a scope's border by another route than the scope's own; or data that leaves a scope for anything but a
+	// `data.value`.
+	DefinitionProblemType_DEFINITION_PROBLEM_TYPE_INVALID_SCOPE DefinitionProblemType = 27
 )
 
 // Enum value maps for DefinitionProblemType.
@@ -126,6 +130,7 @@ var (
 		24: "DEFINITION_PROBLEM_TYPE_UNKNOWN_VERSION",
 		25: "DEFINITION_PROBLEM_TYPE_REPEATED_CONNECTION",
 		26: "DEFINITION_PROBLEM_TYPE_NEVER_TAKEN",
+		27: "DEFINITION_PROBLEM_TYPE_INVALID_SCOPE",
 	}
 	DefinitionProblemType_value = map[string]int32{
 		"DEFINITION_PROBLEM_TYPE_UNSPECIFIED":            0,
@@ -155,6 +160,7 @@ var (
 		"DEFINITION_PROBLEM_TYPE_UNKNOWN_VERSION":        24,
 		"DEFINITION_PROBLEM_TYPE_REPEATED_CONNECTION":    25,
 		"DEFINITION_PROBLEM_TYPE_NEVER_TAKEN":            26,
+		"DEFINITION_PROBLEM_TYPE_INVALID_SCOPE":          27,
 	}
 )
 
@@ -428,7 +434,9 @@ type WorkflowComponent struct {
 	// Its ports, with the values that are set on it. Ports that the type declares and that carry no value may be left out.
 	Ports []*WorkflowPort `protobuf:"bytes,6,rep,name=ports,proto3" json:"ports,omitempty"`
 	// What to do about slowness and failure; unset means no timeout and one attempt.
-	Policy        *WorkflowPolicy `protobuf:"bytes,7,opt,name=policy,proto3" json:"policy,omitempty"`
+	Policy *WorkflowPolicy `protobuf:"bytes,7,opt,name=policy,proto3" json:"policy,omitempty"`
+	// The scope that it is inside: the id of a component such as `flow.try`; empty where it is inside none.
+	ParentId      string `protobuf:"bytes,8,opt,name=parent_id,json=parentId,proto3" json:"parent_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -510,6 +518,13 @@ func (x *WorkflowComponent) GetPolicy() *WorkflowPolicy {
 		return x.Policy
 	}
 	return nil
+}
+
+func (x *WorkflowComponent) GetParentId() string {
+	if x != nil {
+		return x.ParentId
+	}
+	return ""
 }
 
 // Where an editor draws a component.
@@ -1755,7 +1770,7 @@ const file_blobhub_v1_definition_proto_rawDesc = "" +
 	"\n" +
 	"components\x18\x03 \x03(\v2\x1d.blobhub.v1.WorkflowComponentR\n" +
 	"components\x12@\n" +
-	"\vconnections\x18\x04 \x03(\v2\x1e.blobhub.v1.WorkflowConnectionR\vconnections\"\x85\x02\n" +
+	"\vconnections\x18\x04 \x03(\v2\x1e.blobhub.v1.WorkflowConnectionR\vconnections\"\xa2\x02\n" +
 	"\x11WorkflowComponent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
 	"\bcategory\x18\x02 \x01(\tR\bcategory\x12\x12\n" +
@@ -1763,7 +1778,8 @@ const file_blobhub_v1_definition_proto_rawDesc = "" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x128\n" +
 	"\bposition\x18\x05 \x01(\v2\x1c.blobhub.v1.WorkflowPositionR\bposition\x12.\n" +
 	"\x05ports\x18\x06 \x03(\v2\x18.blobhub.v1.WorkflowPortR\x05ports\x122\n" +
-	"\x06policy\x18\a \x01(\v2\x1a.blobhub.v1.WorkflowPolicyR\x06policy\".\n" +
+	"\x06policy\x18\a \x01(\v2\x1a.blobhub.v1.WorkflowPolicyR\x06policy\x12\x1b\n" +
+	"\tparent_id\x18\b \x01(\tR\bparentId\".\n" +
 	"\x10WorkflowPosition\x12\f\n" +
 	"\x01x\x18\x01 \x01(\x01R\x01x\x12\f\n" +
 	"\x01y\x18\x02 \x01(\x01R\x01y\"\x99\x01\n" +
@@ -1856,7 +1872,7 @@ const file_blobhub_v1_definition_proto_rawDesc = "" +
 	"\asubject\"p\n" +
 	"\x17CheckDefinitionResponse\x12\x1a\n" +
 	"\brunnable\x18\x01 \x01(\bR\brunnable\x129\n" +
-	"\bproblems\x18\x02 \x03(\v2\x1d.blobhub.v1.DefinitionProblemR\bproblems*\xcd\t\n" +
+	"\bproblems\x18\x02 \x03(\v2\x1d.blobhub.v1.DefinitionProblemR\bproblems*\xf8\t\n" +
 	"\x15DefinitionProblemType\x12'\n" +
 	"#DEFINITION_PROBLEM_TYPE_UNSPECIFIED\x10\x00\x12,\n" +
 	"(DEFINITION_PROBLEM_TYPE_INVALID_DOCUMENT\x10\x01\x122\n" +
@@ -1885,7 +1901,8 @@ const file_blobhub_v1_definition_proto_rawDesc = "" +
 	"&DEFINITION_PROBLEM_TYPE_NOT_IN_SANDBOX\x10\x17\x12+\n" +
 	"'DEFINITION_PROBLEM_TYPE_UNKNOWN_VERSION\x10\x18\x12/\n" +
 	"+DEFINITION_PROBLEM_TYPE_REPEATED_CONNECTION\x10\x19\x12'\n" +
-	"#DEFINITION_PROBLEM_TYPE_NEVER_TAKEN\x10\x1a*\x98\x01\n" +
+	"#DEFINITION_PROBLEM_TYPE_NEVER_TAKEN\x10\x1a\x12)\n" +
+	"%DEFINITION_PROBLEM_TYPE_INVALID_SCOPE\x10\x1b*\x98\x01\n" +
 	"\x19DefinitionProblemSeverity\x12+\n" +
 	"'DEFINITION_PROBLEM_SEVERITY_UNSPECIFIED\x10\x00\x12%\n" +
 	"!DEFINITION_PROBLEM_SEVERITY_ERROR\x10\x01\x12'\n" +

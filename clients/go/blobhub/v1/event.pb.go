@@ -36,8 +36,8 @@ type Event struct {
 	SessionSequence int64 `protobuf:"varint,2,opt,name=session_sequence,json=sessionSequence,proto3" json:"session_sequence,omitempty"`
 	// Place in the execution's own log: 1, 2, 3 … without gaps; 0 for events of the session itself.
 	ExecutionSequence int64 `protobuf:"varint,3,opt,name=execution_sequence,json=executionSequence,proto3" json:"execution_sequence,omitempty"`
-	// What happened, such as `processor.exited`: the name of the payload field, its first `_` written as `.` for `flow`
-	// and `processor` events. For filters; the payload says the same with types.
+	// What happened, such as `processor.exited`: the name of the payload field, its first `_` written as `.` for `flow`,
+	// `processor` and `scope` events. For filters; the payload says the same with types.
 	Type string `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
 	// When it happened. Within a session each event is later than the one before, by a microsecond at least: one that comes
 	// from a server whose clock is behind gets a later time than that clock's.
@@ -59,12 +59,16 @@ type Event struct {
 	//	*Event_FlowError
 	//	*Event_FlowStopping
 	//	*Event_FlowStopped
+	//	*Event_FlowEnding
 	//	*Event_ProcessorEntered
 	//	*Event_ProcessorExited
 	//	*Event_ProcessorError
 	//	*Event_ProcessorOutput
 	//	*Event_ProcessorRetrying
 	//	*Event_ProcessorWaiting
+	//	*Event_ScopeEntered
+	//	*Event_ScopeEnding
+	//	*Event_ScopeExited
 	//	*Event_SessionObjectModified
 	//	*Event_SessionObjectDeleted
 	//	*Event_SessionClosing
@@ -219,6 +223,15 @@ func (x *Event) GetFlowStopped() *FlowStopped {
 	return nil
 }
 
+func (x *Event) GetFlowEnding() *FlowEnding {
+	if x != nil {
+		if x, ok := x.Payload.(*Event_FlowEnding); ok {
+			return x.FlowEnding
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetProcessorEntered() *ProcessorEntered {
 	if x != nil {
 		if x, ok := x.Payload.(*Event_ProcessorEntered); ok {
@@ -268,6 +281,33 @@ func (x *Event) GetProcessorWaiting() *ProcessorWaiting {
 	if x != nil {
 		if x, ok := x.Payload.(*Event_ProcessorWaiting); ok {
 			return x.ProcessorWaiting
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetScopeEntered() *ScopeEntered {
+	if x != nil {
+		if x, ok := x.Payload.(*Event_ScopeEntered); ok {
+			return x.ScopeEntered
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetScopeEnding() *ScopeEnding {
+	if x != nil {
+		if x, ok := x.Payload.(*Event_ScopeEnding); ok {
+			return x.ScopeEnding
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetScopeExited() *ScopeExited {
+	if x != nil {
+		if x, ok := x.Payload.(*Event_ScopeExited); ok {
+			return x.ScopeExited
 		}
 	}
 	return nil
@@ -338,6 +378,11 @@ type Event_FlowStopped struct {
 	FlowStopped *FlowStopped `protobuf:"bytes,24,opt,name=flow_stopped,json=flowStopped,proto3,oneof"`
 }
 
+type Event_FlowEnding struct {
+	// The execution is about to end: what `finally` leads to is run first.
+	FlowEnding *FlowEnding `protobuf:"bytes,25,opt,name=flow_ending,json=flowEnding,proto3,oneof"`
+}
+
 type Event_ProcessorEntered struct {
 	// Control reached a component.
 	ProcessorEntered *ProcessorEntered `protobuf:"bytes,30,opt,name=processor_entered,json=processorEntered,proto3,oneof"`
@@ -366,6 +411,21 @@ type Event_ProcessorRetrying struct {
 type Event_ProcessorWaiting struct {
 	// A component waits for a time to come.
 	ProcessorWaiting *ProcessorWaiting `protobuf:"bytes,35,opt,name=processor_waiting,json=processorWaiting,proto3,oneof"`
+}
+
+type Event_ScopeEntered struct {
+	// An activation of what is inside a scope began.
+	ScopeEntered *ScopeEntered `protobuf:"bytes,40,opt,name=scope_entered,json=scopeEntered,proto3,oneof"`
+}
+
+type Event_ScopeEnding struct {
+	// An activation is being left: what ran in it is cancelled, and what `finally` leads to is run first.
+	ScopeEnding *ScopeEnding `protobuf:"bytes,41,opt,name=scope_ending,json=scopeEnding,proto3,oneof"`
+}
+
+type Event_ScopeExited struct {
+	// An activation ended; nothing of what was in it happens any more.
+	ScopeExited *ScopeExited `protobuf:"bytes,42,opt,name=scope_exited,json=scopeExited,proto3,oneof"`
 }
 
 type Event_SessionObjectModified struct {
@@ -398,6 +458,8 @@ func (*Event_FlowStopping) isEvent_Payload() {}
 
 func (*Event_FlowStopped) isEvent_Payload() {}
 
+func (*Event_FlowEnding) isEvent_Payload() {}
+
 func (*Event_ProcessorEntered) isEvent_Payload() {}
 
 func (*Event_ProcessorExited) isEvent_Payload() {}
@@ -409,6 +471,12 @@ func (*Event_ProcessorOutput) isEvent_Payload() {}
 func (*Event_ProcessorRetrying) isEvent_Payload() {}
 
 func (*Event_ProcessorWaiting) isEvent_Payload() {}
+
+func (*Event_ScopeEntered) isEvent_Payload() {}
+
+func (*Event_ScopeEnding) isEvent_Payload() {}
+
+func (*Event_ScopeExited) isEvent_Payload() {}
 
 func (*Event_SessionObjectModified) isEvent_Payload() {}
 
@@ -429,11 +497,13 @@ type Processor struct {
 	ProcessorName string `protobuf:"bytes,3,opt,name=processor_name,json=processorName,proto3" json:"processor_name,omitempty"`
 	// The ids of the scopes that it is inside, outermost first; empty at the root of the definition.
 	ScopePath []string `protobuf:"bytes,4,rep,name=scope_path,json=scopePath,proto3" json:"scope_path,omitempty"`
-	// Which activation of the execution this is, from 1. A component in a cycle has one per round.
+	// Which step of the execution this is, from 1. A component in a cycle has one per round.
 	Step int64 `protobuf:"varint,5,opt,name=step,proto3" json:"step,omitempty"`
 	// Which attempt at the step the event is about, from 1: the one that is made, or that has ended; with
 	// `processor_retrying`, the one that did not do.
-	Attempt       int32 `protobuf:"varint,6,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Attempt int32 `protobuf:"varint,6,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// The activation that the step is in: the number that its `scope_entered` has; 0 outside of all scopes.
+	Activation    int64 `protobuf:"varint,7,opt,name=activation,proto3" json:"activation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -506,6 +576,13 @@ func (x *Processor) GetStep() int64 {
 func (x *Processor) GetAttempt() int32 {
 	if x != nil {
 		return x.Attempt
+	}
+	return 0
+}
+
+func (x *Processor) GetActivation() int64 {
+	if x != nil {
+		return x.Activation
 	}
 	return 0
 }
@@ -775,7 +852,9 @@ func (x *FlowError) GetFailure() *Failure {
 
 // A stop was asked for.
 type FlowStopping struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Until when what `finally` of scopes leads to may run; unset where there is nothing like that, and all is ended at once.
+	EndTime       *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -808,6 +887,13 @@ func (x *FlowStopping) ProtoReflect() protoreflect.Message {
 // Deprecated: Use FlowStopping.ProtoReflect.Descriptor instead.
 func (*FlowStopping) Descriptor() ([]byte, []int) {
 	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *FlowStopping) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
 }
 
 // The execution was stopped.
@@ -847,6 +933,61 @@ func (*FlowStopped) Descriptor() ([]byte, []int) {
 	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{7}
 }
 
+// The execution is about to end.
+type FlowEnding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why, where it is about to fail.
+	Failure *Failure `protobuf:"bytes,1,opt,name=failure,proto3" json:"failure,omitempty"`
+	// Until when what `finally` of scopes leads to may run; unset where there is no end to that.
+	EndTime       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlowEnding) Reset() {
+	*x = FlowEnding{}
+	mi := &file_blobhub_v1_event_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowEnding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowEnding) ProtoMessage() {}
+
+func (x *FlowEnding) ProtoReflect() protoreflect.Message {
+	mi := &file_blobhub_v1_event_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowEnding.ProtoReflect.Descriptor instead.
+func (*FlowEnding) Descriptor() ([]byte, []int) {
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *FlowEnding) GetFailure() *Failure {
+	if x != nil {
+		return x.Failure
+	}
+	return nil
+}
+
+func (x *FlowEnding) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
 // Control reached a component.
 type ProcessorEntered struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -858,7 +999,7 @@ type ProcessorEntered struct {
 
 func (x *ProcessorEntered) Reset() {
 	*x = ProcessorEntered{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[8]
+	mi := &file_blobhub_v1_event_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -870,7 +1011,7 @@ func (x *ProcessorEntered) String() string {
 func (*ProcessorEntered) ProtoMessage() {}
 
 func (x *ProcessorEntered) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[8]
+	mi := &file_blobhub_v1_event_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -883,7 +1024,7 @@ func (x *ProcessorEntered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessorEntered.ProtoReflect.Descriptor instead.
 func (*ProcessorEntered) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{8}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ProcessorEntered) GetAttempt() int32 {
@@ -907,7 +1048,7 @@ type ProcessorExited struct {
 
 func (x *ProcessorExited) Reset() {
 	*x = ProcessorExited{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[9]
+	mi := &file_blobhub_v1_event_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +1060,7 @@ func (x *ProcessorExited) String() string {
 func (*ProcessorExited) ProtoMessage() {}
 
 func (x *ProcessorExited) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[9]
+	mi := &file_blobhub_v1_event_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +1073,7 @@ func (x *ProcessorExited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessorExited.ProtoReflect.Descriptor instead.
 func (*ProcessorExited) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{9}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ProcessorExited) GetRoute() string {
@@ -962,7 +1103,7 @@ type ProcessorError struct {
 
 func (x *ProcessorError) Reset() {
 	*x = ProcessorError{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[10]
+	mi := &file_blobhub_v1_event_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -974,7 +1115,7 @@ func (x *ProcessorError) String() string {
 func (*ProcessorError) ProtoMessage() {}
 
 func (x *ProcessorError) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[10]
+	mi := &file_blobhub_v1_event_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -987,7 +1128,7 @@ func (x *ProcessorError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessorError.ProtoReflect.Descriptor instead.
 func (*ProcessorError) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{10}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ProcessorError) GetFailure() *Failure {
@@ -1020,7 +1161,7 @@ type ProcessorOutput struct {
 
 func (x *ProcessorOutput) Reset() {
 	*x = ProcessorOutput{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[11]
+	mi := &file_blobhub_v1_event_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1032,7 +1173,7 @@ func (x *ProcessorOutput) String() string {
 func (*ProcessorOutput) ProtoMessage() {}
 
 func (x *ProcessorOutput) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[11]
+	mi := &file_blobhub_v1_event_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1045,7 +1186,7 @@ func (x *ProcessorOutput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessorOutput.ProtoReflect.Descriptor instead.
 func (*ProcessorOutput) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{11}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ProcessorOutput) GetValue() *structpb.Value {
@@ -1084,7 +1225,7 @@ type ProcessorRetrying struct {
 
 func (x *ProcessorRetrying) Reset() {
 	*x = ProcessorRetrying{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[12]
+	mi := &file_blobhub_v1_event_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1096,7 +1237,7 @@ func (x *ProcessorRetrying) String() string {
 func (*ProcessorRetrying) ProtoMessage() {}
 
 func (x *ProcessorRetrying) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[12]
+	mi := &file_blobhub_v1_event_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1109,7 +1250,7 @@ func (x *ProcessorRetrying) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessorRetrying.ProtoReflect.Descriptor instead.
 func (*ProcessorRetrying) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{12}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ProcessorRetrying) GetAttempt() int32 {
@@ -1146,7 +1287,7 @@ type ProcessorWaiting struct {
 
 func (x *ProcessorWaiting) Reset() {
 	*x = ProcessorWaiting{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[13]
+	mi := &file_blobhub_v1_event_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1158,7 +1299,7 @@ func (x *ProcessorWaiting) String() string {
 func (*ProcessorWaiting) ProtoMessage() {}
 
 func (x *ProcessorWaiting) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[13]
+	mi := &file_blobhub_v1_event_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1171,7 +1312,7 @@ func (x *ProcessorWaiting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessorWaiting.ProtoReflect.Descriptor instead.
 func (*ProcessorWaiting) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{13}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ProcessorWaiting) GetWakeTime() *timestamppb.Timestamp {
@@ -1184,6 +1325,198 @@ func (x *ProcessorWaiting) GetWakeTime() *timestamppb.Timestamp {
 func (x *ProcessorWaiting) GetSignal() *Signal {
 	if x != nil {
 		return x.Signal
+	}
+	return nil
+}
+
+// An activation of what is inside a scope began. Its `processor` is the scope's.
+type ScopeEntered struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its number in the execution, from 1: that of `Processor.activation` for all steps in it.
+	Activation int64 `protobuf:"varint,1,opt,name=activation,proto3" json:"activation,omitempty"`
+	// The route that leads to what is run: `body` or `finally`.
+	Part string `protobuf:"bytes,2,opt,name=part,proto3" json:"part,omitempty"`
+	// Which run of the body this is, from 0: the round of a loop, the place of an item.
+	Round         int64 `protobuf:"varint,3,opt,name=round,proto3" json:"round,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScopeEntered) Reset() {
+	*x = ScopeEntered{}
+	mi := &file_blobhub_v1_event_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScopeEntered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScopeEntered) ProtoMessage() {}
+
+func (x *ScopeEntered) ProtoReflect() protoreflect.Message {
+	mi := &file_blobhub_v1_event_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScopeEntered.ProtoReflect.Descriptor instead.
+func (*ScopeEntered) Descriptor() ([]byte, []int) {
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ScopeEntered) GetActivation() int64 {
+	if x != nil {
+		return x.Activation
+	}
+	return 0
+}
+
+func (x *ScopeEntered) GetPart() string {
+	if x != nil {
+		return x.Part
+	}
+	return ""
+}
+
+func (x *ScopeEntered) GetRound() int64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+// An activation is being left. Its `processor` is the scope's.
+type ScopeEnding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its number.
+	Activation int64 `protobuf:"varint,1,opt,name=activation,proto3" json:"activation,omitempty"`
+	// Why, where it has failed.
+	Failure       *Failure `protobuf:"bytes,2,opt,name=failure,proto3" json:"failure,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScopeEnding) Reset() {
+	*x = ScopeEnding{}
+	mi := &file_blobhub_v1_event_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScopeEnding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScopeEnding) ProtoMessage() {}
+
+func (x *ScopeEnding) ProtoReflect() protoreflect.Message {
+	mi := &file_blobhub_v1_event_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScopeEnding.ProtoReflect.Descriptor instead.
+func (*ScopeEnding) Descriptor() ([]byte, []int) {
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ScopeEnding) GetActivation() int64 {
+	if x != nil {
+		return x.Activation
+	}
+	return 0
+}
+
+func (x *ScopeEnding) GetFailure() *Failure {
+	if x != nil {
+		return x.Failure
+	}
+	return nil
+}
+
+// An activation ended. Its `processor` is the scope's.
+type ScopeExited struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its number.
+	Activation int64 `protobuf:"varint,1,opt,name=activation,proto3" json:"activation,omitempty"`
+	// What was run: `body` or `finally`.
+	Part string `protobuf:"bytes,2,opt,name=part,proto3" json:"part,omitempty"`
+	// Which run of the body it was, from 0.
+	Round int64 `protobuf:"varint,3,opt,name=round,proto3" json:"round,omitempty"`
+	// Why, where it has failed.
+	Failure       *Failure `protobuf:"bytes,4,opt,name=failure,proto3" json:"failure,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScopeExited) Reset() {
+	*x = ScopeExited{}
+	mi := &file_blobhub_v1_event_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScopeExited) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScopeExited) ProtoMessage() {}
+
+func (x *ScopeExited) ProtoReflect() protoreflect.Message {
+	mi := &file_blobhub_v1_event_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScopeExited.ProtoReflect.Descriptor instead.
+func (*ScopeExited) Descriptor() ([]byte, []int) {
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ScopeExited) GetActivation() int64 {
+	if x != nil {
+		return x.Activation
+	}
+	return 0
+}
+
+func (x *ScopeExited) GetPart() string {
+	if x != nil {
+		return x.Part
+	}
+	return ""
+}
+
+func (x *ScopeExited) GetRound() int64 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *ScopeExited) GetFailure() *Failure {
+	if x != nil {
+		return x.Failure
 	}
 	return nil
 }
@@ -1201,7 +1534,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[14]
+	mi := &file_blobhub_v1_event_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1546,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[14]
+	mi := &file_blobhub_v1_event_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1559,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{14}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Signal) GetName() string {
@@ -1256,7 +1589,7 @@ type SessionObjectModified struct {
 
 func (x *SessionObjectModified) Reset() {
 	*x = SessionObjectModified{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[15]
+	mi := &file_blobhub_v1_event_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1601,7 @@ func (x *SessionObjectModified) String() string {
 func (*SessionObjectModified) ProtoMessage() {}
 
 func (x *SessionObjectModified) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[15]
+	mi := &file_blobhub_v1_event_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1614,7 @@ func (x *SessionObjectModified) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionObjectModified.ProtoReflect.Descriptor instead.
 func (*SessionObjectModified) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{15}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SessionObjectModified) GetAlias() string {
@@ -1309,7 +1642,7 @@ type SessionObjectDeleted struct {
 
 func (x *SessionObjectDeleted) Reset() {
 	*x = SessionObjectDeleted{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[16]
+	mi := &file_blobhub_v1_event_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1321,7 +1654,7 @@ func (x *SessionObjectDeleted) String() string {
 func (*SessionObjectDeleted) ProtoMessage() {}
 
 func (x *SessionObjectDeleted) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[16]
+	mi := &file_blobhub_v1_event_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1334,7 +1667,7 @@ func (x *SessionObjectDeleted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionObjectDeleted.ProtoReflect.Descriptor instead.
 func (*SessionObjectDeleted) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{16}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SessionObjectDeleted) GetAlias() string {
@@ -1353,7 +1686,7 @@ type SessionClosing struct {
 
 func (x *SessionClosing) Reset() {
 	*x = SessionClosing{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[17]
+	mi := &file_blobhub_v1_event_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1698,7 @@ func (x *SessionClosing) String() string {
 func (*SessionClosing) ProtoMessage() {}
 
 func (x *SessionClosing) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[17]
+	mi := &file_blobhub_v1_event_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1711,7 @@ func (x *SessionClosing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionClosing.ProtoReflect.Descriptor instead.
 func (*SessionClosing) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{17}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{21}
 }
 
 // The session is closed.
@@ -1390,7 +1723,7 @@ type SessionClosed struct {
 
 func (x *SessionClosed) Reset() {
 	*x = SessionClosed{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[18]
+	mi := &file_blobhub_v1_event_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1735,7 @@ func (x *SessionClosed) String() string {
 func (*SessionClosed) ProtoMessage() {}
 
 func (x *SessionClosed) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[18]
+	mi := &file_blobhub_v1_event_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1748,7 @@ func (x *SessionClosed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionClosed.ProtoReflect.Descriptor instead.
 func (*SessionClosed) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{18}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{22}
 }
 
 var File_blobhub_v1_event_proto protoreflect.FileDescriptor
@@ -1423,7 +1756,7 @@ var File_blobhub_v1_event_proto protoreflect.FileDescriptor
 const file_blobhub_v1_event_proto_rawDesc = "" +
 	"\n" +
 	"\x16blobhub/v1/event.proto\x12\n" +
-	"blobhub.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\v\n" +
+	"blobhub.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\r\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12)\n" +
 	"\x10session_sequence\x18\x02 \x01(\x03R\x0fsessionSequence\x12-\n" +
@@ -1443,18 +1776,23 @@ const file_blobhub_v1_event_proto_rawDesc = "" +
 	"\n" +
 	"flow_error\x18\x16 \x01(\v2\x15.blobhub.v1.FlowErrorH\x00R\tflowError\x12?\n" +
 	"\rflow_stopping\x18\x17 \x01(\v2\x18.blobhub.v1.FlowStoppingH\x00R\fflowStopping\x12<\n" +
-	"\fflow_stopped\x18\x18 \x01(\v2\x17.blobhub.v1.FlowStoppedH\x00R\vflowStopped\x12K\n" +
+	"\fflow_stopped\x18\x18 \x01(\v2\x17.blobhub.v1.FlowStoppedH\x00R\vflowStopped\x129\n" +
+	"\vflow_ending\x18\x19 \x01(\v2\x16.blobhub.v1.FlowEndingH\x00R\n" +
+	"flowEnding\x12K\n" +
 	"\x11processor_entered\x18\x1e \x01(\v2\x1c.blobhub.v1.ProcessorEnteredH\x00R\x10processorEntered\x12H\n" +
 	"\x10processor_exited\x18\x1f \x01(\v2\x1b.blobhub.v1.ProcessorExitedH\x00R\x0fprocessorExited\x12E\n" +
 	"\x0fprocessor_error\x18  \x01(\v2\x1a.blobhub.v1.ProcessorErrorH\x00R\x0eprocessorError\x12H\n" +
 	"\x10processor_output\x18! \x01(\v2\x1b.blobhub.v1.ProcessorOutputH\x00R\x0fprocessorOutput\x12N\n" +
 	"\x12processor_retrying\x18\" \x01(\v2\x1d.blobhub.v1.ProcessorRetryingH\x00R\x11processorRetrying\x12K\n" +
-	"\x11processor_waiting\x18# \x01(\v2\x1c.blobhub.v1.ProcessorWaitingH\x00R\x10processorWaiting\x12[\n" +
+	"\x11processor_waiting\x18# \x01(\v2\x1c.blobhub.v1.ProcessorWaitingH\x00R\x10processorWaiting\x12?\n" +
+	"\rscope_entered\x18( \x01(\v2\x18.blobhub.v1.ScopeEnteredH\x00R\fscopeEntered\x12<\n" +
+	"\fscope_ending\x18) \x01(\v2\x17.blobhub.v1.ScopeEndingH\x00R\vscopeEnding\x12<\n" +
+	"\fscope_exited\x18* \x01(\v2\x17.blobhub.v1.ScopeExitedH\x00R\vscopeExited\x12[\n" +
 	"\x17session_object_modified\x182 \x01(\v2!.blobhub.v1.SessionObjectModifiedH\x00R\x15sessionObjectModified\x12X\n" +
 	"\x16session_object_deleted\x183 \x01(\v2 .blobhub.v1.SessionObjectDeletedH\x00R\x14sessionObjectDeleted\x12E\n" +
 	"\x0fsession_closing\x184 \x01(\v2\x1a.blobhub.v1.SessionClosingH\x00R\x0esessionClosing\x12B\n" +
 	"\x0esession_closed\x185 \x01(\v2\x19.blobhub.v1.SessionClosedH\x00R\rsessionClosedB\t\n" +
-	"\apayload\"\xc9\x01\n" +
+	"\apayload\"\xe9\x01\n" +
 	"\tProcessor\x12!\n" +
 	"\fprocessor_id\x18\x01 \x01(\tR\vprocessorId\x12%\n" +
 	"\x0eprocessor_type\x18\x02 \x01(\tR\rprocessorType\x12%\n" +
@@ -1462,7 +1800,10 @@ const file_blobhub_v1_event_proto_rawDesc = "" +
 	"\n" +
 	"scope_path\x18\x04 \x03(\tR\tscopePath\x12\x12\n" +
 	"\x04step\x18\x05 \x01(\x03R\x04step\x12\x18\n" +
-	"\aattempt\x18\x06 \x01(\x05R\aattempt\"\xc7\x01\n" +
+	"\aattempt\x18\x06 \x01(\x05R\aattempt\x12\x1e\n" +
+	"\n" +
+	"activation\x18\a \x01(\x03R\n" +
+	"activation\"\xc7\x01\n" +
 	"\aFailure\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +
@@ -1480,9 +1821,14 @@ const file_blobhub_v1_event_proto_rawDesc = "" +
 	"resultJson\x12\x14\n" +
 	"\x05steps\x18\x03 \x01(\x03R\x05steps\":\n" +
 	"\tFlowError\x12-\n" +
-	"\afailure\x18\x01 \x01(\v2\x13.blobhub.v1.FailureR\afailure\"\x0e\n" +
-	"\fFlowStopping\"\r\n" +
-	"\vFlowStopped\",\n" +
+	"\afailure\x18\x01 \x01(\v2\x13.blobhub.v1.FailureR\afailure\"E\n" +
+	"\fFlowStopping\x125\n" +
+	"\bend_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"\r\n" +
+	"\vFlowStopped\"r\n" +
+	"\n" +
+	"FlowEnding\x12-\n" +
+	"\afailure\x18\x01 \x01(\v2\x13.blobhub.v1.FailureR\afailure\x125\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\",\n" +
 	"\x10ProcessorEntered\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\x05R\aattempt\"\\\n" +
 	"\x0fProcessorExited\x12\x14\n" +
@@ -1503,7 +1849,25 @@ const file_blobhub_v1_event_proto_rawDesc = "" +
 	"retry_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tretryTime\"w\n" +
 	"\x10ProcessorWaiting\x127\n" +
 	"\twake_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\bwakeTime\x12*\n" +
-	"\x06signal\x18\x02 \x01(\v2\x12.blobhub.v1.SignalR\x06signal\".\n" +
+	"\x06signal\x18\x02 \x01(\v2\x12.blobhub.v1.SignalR\x06signal\"X\n" +
+	"\fScopeEntered\x12\x1e\n" +
+	"\n" +
+	"activation\x18\x01 \x01(\x03R\n" +
+	"activation\x12\x12\n" +
+	"\x04part\x18\x02 \x01(\tR\x04part\x12\x14\n" +
+	"\x05round\x18\x03 \x01(\x03R\x05round\"\\\n" +
+	"\vScopeEnding\x12\x1e\n" +
+	"\n" +
+	"activation\x18\x01 \x01(\x03R\n" +
+	"activation\x12-\n" +
+	"\afailure\x18\x02 \x01(\v2\x13.blobhub.v1.FailureR\afailure\"\x86\x01\n" +
+	"\vScopeExited\x12\x1e\n" +
+	"\n" +
+	"activation\x18\x01 \x01(\x03R\n" +
+	"activation\x12\x12\n" +
+	"\x04part\x18\x02 \x01(\tR\x04part\x12\x14\n" +
+	"\x05round\x18\x03 \x01(\x03R\x05round\x12-\n" +
+	"\afailure\x18\x04 \x01(\v2\x13.blobhub.v1.FailureR\afailure\".\n" +
 	"\x06Signal\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\"N\n" +
@@ -1532,7 +1896,7 @@ func file_blobhub_v1_event_proto_rawDescGZIP() []byte {
 	return file_blobhub_v1_event_proto_rawDescData
 }
 
-var file_blobhub_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_blobhub_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_blobhub_v1_event_proto_goTypes = []any{
 	(*Event)(nil),                 // 0: blobhub.v1.Event
 	(*Processor)(nil),             // 1: blobhub.v1.Processor
@@ -1542,54 +1906,67 @@ var file_blobhub_v1_event_proto_goTypes = []any{
 	(*FlowError)(nil),             // 5: blobhub.v1.FlowError
 	(*FlowStopping)(nil),          // 6: blobhub.v1.FlowStopping
 	(*FlowStopped)(nil),           // 7: blobhub.v1.FlowStopped
-	(*ProcessorEntered)(nil),      // 8: blobhub.v1.ProcessorEntered
-	(*ProcessorExited)(nil),       // 9: blobhub.v1.ProcessorExited
-	(*ProcessorError)(nil),        // 10: blobhub.v1.ProcessorError
-	(*ProcessorOutput)(nil),       // 11: blobhub.v1.ProcessorOutput
-	(*ProcessorRetrying)(nil),     // 12: blobhub.v1.ProcessorRetrying
-	(*ProcessorWaiting)(nil),      // 13: blobhub.v1.ProcessorWaiting
-	(*Signal)(nil),                // 14: blobhub.v1.Signal
-	(*SessionObjectModified)(nil), // 15: blobhub.v1.SessionObjectModified
-	(*SessionObjectDeleted)(nil),  // 16: blobhub.v1.SessionObjectDeleted
-	(*SessionClosing)(nil),        // 17: blobhub.v1.SessionClosing
-	(*SessionClosed)(nil),         // 18: blobhub.v1.SessionClosed
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(*structpb.Value)(nil),        // 20: google.protobuf.Value
-	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
+	(*FlowEnding)(nil),            // 8: blobhub.v1.FlowEnding
+	(*ProcessorEntered)(nil),      // 9: blobhub.v1.ProcessorEntered
+	(*ProcessorExited)(nil),       // 10: blobhub.v1.ProcessorExited
+	(*ProcessorError)(nil),        // 11: blobhub.v1.ProcessorError
+	(*ProcessorOutput)(nil),       // 12: blobhub.v1.ProcessorOutput
+	(*ProcessorRetrying)(nil),     // 13: blobhub.v1.ProcessorRetrying
+	(*ProcessorWaiting)(nil),      // 14: blobhub.v1.ProcessorWaiting
+	(*ScopeEntered)(nil),          // 15: blobhub.v1.ScopeEntered
+	(*ScopeEnding)(nil),           // 16: blobhub.v1.ScopeEnding
+	(*ScopeExited)(nil),           // 17: blobhub.v1.ScopeExited
+	(*Signal)(nil),                // 18: blobhub.v1.Signal
+	(*SessionObjectModified)(nil), // 19: blobhub.v1.SessionObjectModified
+	(*SessionObjectDeleted)(nil),  // 20: blobhub.v1.SessionObjectDeleted
+	(*SessionClosing)(nil),        // 21: blobhub.v1.SessionClosing
+	(*SessionClosed)(nil),         // 22: blobhub.v1.SessionClosed
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*structpb.Value)(nil),        // 24: google.protobuf.Value
+	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
 }
 var file_blobhub_v1_event_proto_depIdxs = []int32{
-	19, // 0: blobhub.v1.Event.create_time:type_name -> google.protobuf.Timestamp
+	23, // 0: blobhub.v1.Event.create_time:type_name -> google.protobuf.Timestamp
 	1,  // 1: blobhub.v1.Event.processor:type_name -> blobhub.v1.Processor
 	3,  // 2: blobhub.v1.Event.flow_entered:type_name -> blobhub.v1.FlowEntered
 	4,  // 3: blobhub.v1.Event.flow_exited:type_name -> blobhub.v1.FlowExited
 	5,  // 4: blobhub.v1.Event.flow_error:type_name -> blobhub.v1.FlowError
 	6,  // 5: blobhub.v1.Event.flow_stopping:type_name -> blobhub.v1.FlowStopping
 	7,  // 6: blobhub.v1.Event.flow_stopped:type_name -> blobhub.v1.FlowStopped
-	8,  // 7: blobhub.v1.Event.processor_entered:type_name -> blobhub.v1.ProcessorEntered
-	9,  // 8: blobhub.v1.Event.processor_exited:type_name -> blobhub.v1.ProcessorExited
-	10, // 9: blobhub.v1.Event.processor_error:type_name -> blobhub.v1.ProcessorError
-	11, // 10: blobhub.v1.Event.processor_output:type_name -> blobhub.v1.ProcessorOutput
-	12, // 11: blobhub.v1.Event.processor_retrying:type_name -> blobhub.v1.ProcessorRetrying
-	13, // 12: blobhub.v1.Event.processor_waiting:type_name -> blobhub.v1.ProcessorWaiting
-	15, // 13: blobhub.v1.Event.session_object_modified:type_name -> blobhub.v1.SessionObjectModified
-	16, // 14: blobhub.v1.Event.session_object_deleted:type_name -> blobhub.v1.SessionObjectDeleted
-	17, // 15: blobhub.v1.Event.session_closing:type_name -> blobhub.v1.SessionClosing
-	18, // 16: blobhub.v1.Event.session_closed:type_name -> blobhub.v1.SessionClosed
-	20, // 17: blobhub.v1.Failure.details:type_name -> google.protobuf.Value
-	20, // 18: blobhub.v1.FlowExited.result:type_name -> google.protobuf.Value
-	2,  // 19: blobhub.v1.FlowError.failure:type_name -> blobhub.v1.Failure
-	21, // 20: blobhub.v1.ProcessorExited.elapsed:type_name -> google.protobuf.Duration
-	2,  // 21: blobhub.v1.ProcessorError.failure:type_name -> blobhub.v1.Failure
-	20, // 22: blobhub.v1.ProcessorOutput.value:type_name -> google.protobuf.Value
-	2,  // 23: blobhub.v1.ProcessorRetrying.failure:type_name -> blobhub.v1.Failure
-	19, // 24: blobhub.v1.ProcessorRetrying.retry_time:type_name -> google.protobuf.Timestamp
-	19, // 25: blobhub.v1.ProcessorWaiting.wake_time:type_name -> google.protobuf.Timestamp
-	14, // 26: blobhub.v1.ProcessorWaiting.signal:type_name -> blobhub.v1.Signal
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	8,  // 7: blobhub.v1.Event.flow_ending:type_name -> blobhub.v1.FlowEnding
+	9,  // 8: blobhub.v1.Event.processor_entered:type_name -> blobhub.v1.ProcessorEntered
+	10, // 9: blobhub.v1.Event.processor_exited:type_name -> blobhub.v1.ProcessorExited
+	11, // 10: blobhub.v1.Event.processor_error:type_name -> blobhub.v1.ProcessorError
+	12, // 11: blobhub.v1.Event.processor_output:type_name -> blobhub.v1.ProcessorOutput
+	13, // 12: blobhub.v1.Event.processor_retrying:type_name -> blobhub.v1.ProcessorRetrying
+	14, // 13: blobhub.v1.Event.processor_waiting:type_name -> blobhub.v1.ProcessorWaiting
+	15, // 14: blobhub.v1.Event.scope_entered:type_name -> blobhub.v1.ScopeEntered
+	16, // 15: blobhub.v1.Event.scope_ending:type_name -> blobhub.v1.ScopeEnding
+	17, // 16: blobhub.v1.Event.scope_exited:type_name -> blobhub.v1.ScopeExited
+	19, // 17: blobhub.v1.Event.session_object_modified:type_name -> blobhub.v1.SessionObjectModified
+	20, // 18: blobhub.v1.Event.session_object_deleted:type_name -> blobhub.v1.SessionObjectDeleted
+	21, // 19: blobhub.v1.Event.session_closing:type_name -> blobhub.v1.SessionClosing
+	22, // 20: blobhub.v1.Event.session_closed:type_name -> blobhub.v1.SessionClosed
+	24, // 21: blobhub.v1.Failure.details:type_name -> google.protobuf.Value
+	24, // 22: blobhub.v1.FlowExited.result:type_name -> google.protobuf.Value
+	2,  // 23: blobhub.v1.FlowError.failure:type_name -> blobhub.v1.Failure
+	23, // 24: blobhub.v1.FlowStopping.end_time:type_name -> google.protobuf.Timestamp
+	2,  // 25: blobhub.v1.FlowEnding.failure:type_name -> blobhub.v1.Failure
+	23, // 26: blobhub.v1.FlowEnding.end_time:type_name -> google.protobuf.Timestamp
+	25, // 27: blobhub.v1.ProcessorExited.elapsed:type_name -> google.protobuf.Duration
+	2,  // 28: blobhub.v1.ProcessorError.failure:type_name -> blobhub.v1.Failure
+	24, // 29: blobhub.v1.ProcessorOutput.value:type_name -> google.protobuf.Value
+	2,  // 30: blobhub.v1.ProcessorRetrying.failure:type_name -> blobhub.v1.Failure
+	23, // 31: blobhub.v1.ProcessorRetrying.retry_time:type_name -> google.protobuf.Timestamp
+	23, // 32: blobhub.v1.ProcessorWaiting.wake_time:type_name -> google.protobuf.Timestamp
+	18, // 33: blobhub.v1.ProcessorWaiting.signal:type_name -> blobhub.v1.Signal
+	2,  // 34: blobhub.v1.ScopeEnding.failure:type_name -> blobhub.v1.Failure
+	2,  // 35: blobhub.v1.ScopeExited.failure:type_name -> blobhub.v1.Failure
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_blobhub_v1_event_proto_init() }
@@ -1603,12 +1980,16 @@ func file_blobhub_v1_event_proto_init() {
 		(*Event_FlowError)(nil),
 		(*Event_FlowStopping)(nil),
 		(*Event_FlowStopped)(nil),
+		(*Event_FlowEnding)(nil),
 		(*Event_ProcessorEntered)(nil),
 		(*Event_ProcessorExited)(nil),
 		(*Event_ProcessorError)(nil),
 		(*Event_ProcessorOutput)(nil),
 		(*Event_ProcessorRetrying)(nil),
 		(*Event_ProcessorWaiting)(nil),
+		(*Event_ScopeEntered)(nil),
+		(*Event_ScopeEnding)(nil),
+		(*Event_ScopeExited)(nil),
 		(*Event_SessionObjectModified)(nil),
 		(*Event_SessionObjectDeleted)(nil),
 		(*Event_SessionClosing)(nil),
@@ -1620,7 +2001,7 @@ func file_blobhub_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_blobhub_v1_event_proto_rawDesc), len(file_blobhub_v1_event_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -93,7 +93,8 @@ type ExecutionServiceClient interface {
 	//     or it names nothing that the caller may see, in a parent that they may read.
 	ListExecutions(ctx context.Context, in *ListExecutionsRequest, opts ...grpc.CallOption) (*ListExecutionsResponse, error)
 	// Asks an execution to stop and answers once that is durable, whichever server runs it. An answer is final: what runs
-	// is cancelled, and a `flow.stopped` follows. Where the end came first, the stop is refused and has no effect. Stopping
+	// is cancelled, and a `flow.stopped` follows: at once, or after what `finally` of scopes leads to, which has 30 seconds for
+	// that. Where the end came first, the stop is refused and has no effect. Stopping
 	// an execution that is stopping or stopped changes nothing.
 	//
 	// Errors:
@@ -268,7 +269,8 @@ type ExecutionServiceServer interface {
 	//     or it names nothing that the caller may see, in a parent that they may read.
 	ListExecutions(context.Context, *ListExecutionsRequest) (*ListExecutionsResponse, error)
 	// Asks an execution to stop and answers once that is durable, whichever server runs it. An answer is final: what runs
-	// is cancelled, and a `flow.stopped` follows. Where the end came first, the stop is refused and has no effect. Stopping
+	// is cancelled, and a `flow.stopped` follows: at once, or after what `finally` of scopes leads to, which has 30 seconds for
+	// that. Where the end came first, the stop is refused and has no effect. Stopping
 	// an execution that is stopping or stopped changes nothing.
 	//
 	// Errors:

@@ -101,6 +101,11 @@ class _DefinitionProblemTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[
     """A warning: a case of a switch that is never taken, because its `when` is `False`, or that of a case before it, or a case
     before it is `True`.
     """
+    DEFINITION_PROBLEM_TYPE_INVALID_SCOPE: _DefinitionProblemType.ValueType  # 27
+    """A `parent_id` that names no scope, or scopes within each other too deep or in a circle; a scope whose `body` leads nowhere;
+    control that crosses a scope's border by another route than the scope's own; or data that leaves a scope for anything but a
+    `data.value`.
+    """
 
 class DefinitionProblemType(_DefinitionProblemType, metaclass=_DefinitionProblemTypeEnumTypeWrapper):
     """What is wrong with a definition."""
@@ -177,6 +182,11 @@ source, route and target. The target gets control, or is written, once for each.
 DEFINITION_PROBLEM_TYPE_NEVER_TAKEN: DefinitionProblemType.ValueType  # 26
 """A warning: a case of a switch that is never taken, because its `when` is `False`, or that of a case before it, or a case
 before it is `True`.
+"""
+DEFINITION_PROBLEM_TYPE_INVALID_SCOPE: DefinitionProblemType.ValueType  # 27
+"""A `parent_id` that names no scope, or scopes within each other too deep or in a circle; a scope whose `body` leads nowhere;
+control that crosses a scope's border by another route than the scope's own; or data that leaves a scope for anything but a
+`data.value`.
 """
 Global___DefinitionProblemType: _TypeAlias = DefinitionProblemType  # noqa: Y015
 
@@ -307,6 +317,7 @@ class WorkflowComponent(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     PORTS_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    PARENT_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Unique within the definition."""
     category: _builtins.str
@@ -315,6 +326,8 @@ class WorkflowComponent(_message.Message):
     """The component type; ListComponents has them."""
     name: _builtins.str
     """What people call it."""
+    parent_id: _builtins.str
+    """The scope that it is inside: the id of a component such as `flow.try`; empty where it is inside none."""
     @_builtins.property
     def position(self) -> Global___WorkflowPosition:
         """Where an editor draws it."""
@@ -337,10 +350,11 @@ class WorkflowComponent(_message.Message):
         position: Global___WorkflowPosition | None = ...,
         ports: _abc.Iterable[Global___WorkflowPort] | None = ...,
         policy: Global___WorkflowPolicy | None = ...,
+        parent_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "id", b"id", "name", b"name", "policy", b"policy", "ports", b"ports", "position", b"position", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "id", b"id", "name", b"name", "parent_id", b"parent_id", "policy", b"policy", "ports", b"ports", "position", b"position", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

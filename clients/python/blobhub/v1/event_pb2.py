@@ -27,7 +27,7 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62lobhub/v1/event.proto\x12\nblobhub.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x0b\n\x05\x45vent\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12)\n\x10session_sequence\x18\x02 \x01(\x03R\x0fsessionSequence\x12-\n\x12\x65xecution_sequence\x18\x03 \x01(\x03R\x11\x65xecutionSequence\x12\x12\n\x04type\x18\x04 \x01(\tR\x04type\x12;\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x1d\n\nsession_id\x18\x06 \x01(\tR\tsessionId\x12!\n\x0c\x65xecution_id\x18\x07 \x01(\tR\x0b\x65xecutionId\x12\x1f\n\x0brevision_id\x18\x08 \x01(\tR\nrevisionId\x12\x33\n\tprocessor\x18\t \x01(\x0b\x32\x15.blobhub.v1.ProcessorR\tprocessor\x12<\n\x0c\x66low_entered\x18\x14 \x01(\x0b\x32\x17.blobhub.v1.FlowEnteredH\x00R\x0b\x66lowEntered\x12\x39\n\x0b\x66low_exited\x18\x15 \x01(\x0b\x32\x16.blobhub.v1.FlowExitedH\x00R\nflowExited\x12\x36\n\nflow_error\x18\x16 \x01(\x0b\x32\x15.blobhub.v1.FlowErrorH\x00R\tflowError\x12?\n\rflow_stopping\x18\x17 \x01(\x0b\x32\x18.blobhub.v1.FlowStoppingH\x00R\x0c\x66lowStopping\x12<\n\x0c\x66low_stopped\x18\x18 \x01(\x0b\x32\x17.blobhub.v1.FlowStoppedH\x00R\x0b\x66lowStopped\x12K\n\x11processor_entered\x18\x1e \x01(\x0b\x32\x1c.blobhub.v1.ProcessorEnteredH\x00R\x10processorEntered\x12H\n\x10processor_exited\x18\x1f \x01(\x0b\x32\x1b.blobhub.v1.ProcessorExitedH\x00R\x0fprocessorExited\x12\x45\n\x0fprocessor_error\x18  \x01(\x0b\x32\x1a.blobhub.v1.ProcessorErrorH\x00R\x0eprocessorError\x12H\n\x10processor_output\x18! \x01(\x0b\x32\x1b.blobhub.v1.ProcessorOutputH\x00R\x0fprocessorOutput\x12N\n\x12processor_retrying\x18\" \x01(\x0b\x32\x1d.blobhub.v1.ProcessorRetryingH\x00R\x11processorRetrying\x12K\n\x11processor_waiting\x18# \x01(\x0b\x32\x1c.blobhub.v1.ProcessorWaitingH\x00R\x10processorWaiting\x12[\n\x17session_object_modified\x18\x32 \x01(\x0b\x32!.blobhub.v1.SessionObjectModifiedH\x00R\x15sessionObjectModified\x12X\n\x16session_object_deleted\x18\x33 \x01(\x0b\x32 .blobhub.v1.SessionObjectDeletedH\x00R\x14sessionObjectDeleted\x12\x45\n\x0fsession_closing\x18\x34 \x01(\x0b\x32\x1a.blobhub.v1.SessionClosingH\x00R\x0esessionClosing\x12\x42\n\x0esession_closed\x18\x35 \x01(\x0b\x32\x19.blobhub.v1.SessionClosedH\x00R\rsessionClosedB\t\n\x07payload\"\xc9\x01\n\tProcessor\x12!\n\x0cprocessor_id\x18\x01 \x01(\tR\x0bprocessorId\x12%\n\x0eprocessor_type\x18\x02 \x01(\tR\rprocessorType\x12%\n\x0eprocessor_name\x18\x03 \x01(\tR\rprocessorName\x12\x1d\n\nscope_path\x18\x04 \x03(\tR\tscopePath\x12\x12\n\x04step\x18\x05 \x01(\x03R\x04step\x12\x18\n\x07\x61ttempt\x18\x06 \x01(\x05R\x07\x61ttempt\"\xc7\x01\n\x07\x46\x61ilure\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12\x12\n\x04line\x18\x03 \x01(\x05R\x04line\x12!\n\x0c\x63omponent_id\x18\x04 \x01(\tR\x0b\x63omponentId\x12\x30\n\x07\x64\x65tails\x18\x05 \x01(\x0b\x32\x16.google.protobuf.ValueR\x07\x64\x65tails\x12!\n\x0c\x64\x65tails_json\x18\x06 \x01(\tR\x0b\x64\x65tailsJson\"_\n\x0b\x46lowEntered\x12#\n\rdefinition_id\x18\x01 \x01(\tR\x0c\x64\x65\x66initionId\x12+\n\x11\x64\x65\x66inition_digest\x18\x02 \x01(\tR\x10\x64\x65\x66initionDigest\"s\n\nFlowExited\x12.\n\x06result\x18\x01 \x01(\x0b\x32\x16.google.protobuf.ValueR\x06result\x12\x1f\n\x0bresult_json\x18\x02 \x01(\tR\nresultJson\x12\x14\n\x05steps\x18\x03 \x01(\x03R\x05steps\":\n\tFlowError\x12-\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x13.blobhub.v1.FailureR\x07\x66\x61ilure\"\x0e\n\x0c\x46lowStopping\"\r\n\x0b\x46lowStopped\",\n\x10ProcessorEntered\x12\x18\n\x07\x61ttempt\x18\x01 \x01(\x05R\x07\x61ttempt\"\\\n\x0fProcessorExited\x12\x14\n\x05route\x18\x01 \x01(\tR\x05route\x12\x33\n\x07\x65lapsed\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07\x65lapsed\"Y\n\x0eProcessorError\x12-\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x13.blobhub.v1.FailureR\x07\x66\x61ilure\x12\x18\n\x07\x61ttempt\x18\x02 \x01(\x05R\x07\x61ttempt\"x\n\x0fProcessorOutput\x12,\n\x05value\x18\x01 \x01(\x0b\x32\x16.google.protobuf.ValueR\x05value\x12\x1d\n\nvalue_json\x18\x02 \x01(\tR\tvalueJson\x12\x18\n\x07printed\x18\x03 \x01(\tR\x07printed\"\x97\x01\n\x11ProcessorRetrying\x12\x18\n\x07\x61ttempt\x18\x01 \x01(\x05R\x07\x61ttempt\x12-\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x13.blobhub.v1.FailureR\x07\x66\x61ilure\x12\x39\n\nretry_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tretryTime\"w\n\x10ProcessorWaiting\x12\x37\n\twake_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08wakeTime\x12*\n\x06signal\x18\x02 \x01(\x0b\x32\x12.blobhub.v1.SignalR\x06signal\".\n\x06Signal\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key\"N\n\x15SessionObjectModified\x12\x14\n\x05\x61lias\x18\x01 \x01(\tR\x05\x61lias\x12\x1f\n\x0bobject_type\x18\x02 \x01(\tR\nobjectType\",\n\x14SessionObjectDeleted\x12\x14\n\x05\x61lias\x18\x01 \x01(\tR\x05\x61lias\"\x10\n\x0eSessionClosing\"\x0f\n\rSessionClosedb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x62lobhub/v1/event.proto\x12\nblobhub.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\r\n\x05\x45vent\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12)\n\x10session_sequence\x18\x02 \x01(\x03R\x0fsessionSequence\x12-\n\x12\x65xecution_sequence\x18\x03 \x01(\x03R\x11\x65xecutionSequence\x12\x12\n\x04type\x18\x04 \x01(\tR\x04type\x12;\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12\x1d\n\nsession_id\x18\x06 \x01(\tR\tsessionId\x12!\n\x0c\x65xecution_id\x18\x07 \x01(\tR\x0b\x65xecutionId\x12\x1f\n\x0brevision_id\x18\x08 \x01(\tR\nrevisionId\x12\x33\n\tprocessor\x18\t \x01(\x0b\x32\x15.blobhub.v1.ProcessorR\tprocessor\x12<\n\x0c\x66low_entered\x18\x14 \x01(\x0b\x32\x17.blobhub.v1.FlowEnteredH\x00R\x0b\x66lowEntered\x12\x39\n\x0b\x66low_exited\x18\x15 \x01(\x0b\x32\x16.blobhub.v1.FlowExitedH\x00R\nflowExited\x12\x36\n\nflow_error\x18\x16 \x01(\x0b\x32\x15.blobhub.v1.FlowErrorH\x00R\tflowError\x12?\n\rflow_stopping\x18\x17 \x01(\x0b\x32\x18.blobhub.v1.FlowStoppingH\x00R\x0c\x66lowStopping\x12<\n\x0c\x66low_stopped\x18\x18 \x01(\x0b\x32\x17.blobhub.v1.FlowStoppedH\x00R\x0b\x66lowStopped\x12\x39\n\x0b\x66low_ending\x18\x19 \x01(\x0b\x32\x16.blobhub.v1.FlowEndingH\x00R\nflowEnding\x12K\n\x11processor_entered\x18\x1e \x01(\x0b\x32\x1c.blobhub.v1.ProcessorEnteredH\x00R\x10processorEntered\x12H\n\x10processor_exited\x18\x1f \x01(\x0b\x32\x1b.blobhub.v1.ProcessorExitedH\x00R\x0fprocessorExited\x12\x45\n\x0fprocessor_error\x18  \x01(\x0b\x32\x1a.blobhub.v1.ProcessorErrorH\x00R\x0eprocessorError\x12H\n\x10processor_output\x18! \x01(\x0b\x32\x1b.blobhub.v1.ProcessorOutputH\x00R\x0fprocessorOutput\x12N\n\x12processor_retrying\x18\" \x01(\x0b\x32\x1d.blobhub.v1.ProcessorRetryingH\x00R\x11processorRetrying\x12K\n\x11processor_waiting\x18# \x01(\x0b\x32\x1c.blobhub.v1.ProcessorWaitingH\x00R\x10processorWaiting\x12?\n\rscope_entered\x18( \x01(\x0b\x32\x18.blobhub.v1.ScopeEnteredH\x00R\x0cscopeEntered\x12<\n\x0cscope_ending\x18) \x01(\x0b\x32\x17.blobhub.v1.ScopeEndingH\x00R\x0bscopeEnding\x12<\n\x0cscope_exited\x18* \x01(\x0b\x32\x17.blobhub.v1.ScopeExitedH\x00R\x0bscopeExited\x12[\n\x17session_object_modified\x18\x32 \x01(\x0b\x32!.blobhub.v1.SessionObjectModifiedH\x00R\x15sessionObjectModified\x12X\n\x16session_object_deleted\x18\x33 \x01(\x0b\x32 .blobhub.v1.SessionObjectDeletedH\x00R\x14sessionObjectDeleted\x12\x45\n\x0fsession_closing\x18\x34 \x01(\x0b\x32\x1a.blobhub.v1.SessionClosingH\x00R\x0esessionClosing\x12\x42\n\x0esession_closed\x18\x35 \x01(\x0b\x32\x19.blobhub.v1.SessionClosedH\x00R\rsessionClosedB\t\n\x07payload\"\xe9\x01\n\tProcessor\x12!\n\x0cprocessor_id\x18\x01 \x01(\tR\x0bprocessorId\x12%\n\x0eprocessor_type\x18\x02 \x01(\tR\rprocessorType\x12%\n\x0eprocessor_name\x18\x03 \x01(\tR\rprocessorName\x12\x1d\n\nscope_path\x18\x04 \x03(\tR\tscopePath\x12\x12\n\x04step\x18\x05 \x01(\x03R\x04step\x12\x18\n\x07\x61ttempt\x18\x06 \x01(\x05R\x07\x61ttempt\x12\x1e\n\nactivation\x18\x07 \x01(\x03R\nactivation\"\xc7\x01\n\x07\x46\x61ilure\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n\x07message\x18\x02 \x01(\tR\x07message\x12\x12\n\x04line\x18\x03 \x01(\x05R\x04line\x12!\n\x0c\x63omponent_id\x18\x04 \x01(\tR\x0b\x63omponentId\x12\x30\n\x07\x64\x65tails\x18\x05 \x01(\x0b\x32\x16.google.protobuf.ValueR\x07\x64\x65tails\x12!\n\x0c\x64\x65tails_json\x18\x06 \x01(\tR\x0b\x64\x65tailsJson\"_\n\x0b\x46lowEntered\x12#\n\rdefinition_id\x18\x01 \x01(\tR\x0c\x64\x65\x66initionId\x12+\n\x11\x64\x65\x66inition_digest\x18\x02 \x01(\tR\x10\x64\x65\x66initionDigest\"s\n\nFlowExited\x12.\n\x06result\x18\x01 \x01(\x0b\x32\x16.google.protobuf.ValueR\x06result\x12\x1f\n\x0bresult_json\x18\x02 \x01(\tR\nresultJson\x12\x14\n\x05steps\x18\x03 \x01(\x03R\x05steps\":\n\tFlowError\x12-\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x13.blobhub.v1.FailureR\x07\x66\x61ilure\"E\n\x0c\x46lowStopping\x12\x35\n\x08\x65nd_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\"\r\n\x0b\x46lowStopped\"r\n\nFlowEnding\x12-\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x13.blobhub.v1.FailureR\x07\x66\x61ilure\x12\x35\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\",\n\x10ProcessorEntered\x12\x18\n\x07\x61ttempt\x18\x01 \x01(\x05R\x07\x61ttempt\"\\\n\x0fProcessorExited\x12\x14\n\x05route\x18\x01 \x01(\tR\x05route\x12\x33\n\x07\x65lapsed\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07\x65lapsed\"Y\n\x0eProcessorError\x12-\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x13.blobhub.v1.FailureR\x07\x66\x61ilure\x12\x18\n\x07\x61ttempt\x18\x02 \x01(\x05R\x07\x61ttempt\"x\n\x0fProcessorOutput\x12,\n\x05value\x18\x01 \x01(\x0b\x32\x16.google.protobuf.ValueR\x05value\x12\x1d\n\nvalue_json\x18\x02 \x01(\tR\tvalueJson\x12\x18\n\x07printed\x18\x03 \x01(\tR\x07printed\"\x97\x01\n\x11ProcessorRetrying\x12\x18\n\x07\x61ttempt\x18\x01 \x01(\x05R\x07\x61ttempt\x12-\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x13.blobhub.v1.FailureR\x07\x66\x61ilure\x12\x39\n\nretry_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tretryTime\"w\n\x10ProcessorWaiting\x12\x37\n\twake_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08wakeTime\x12*\n\x06signal\x18\x02 \x01(\x0b\x32\x12.blobhub.v1.SignalR\x06signal\"X\n\x0cScopeEntered\x12\x1e\n\nactivation\x18\x01 \x01(\x03R\nactivation\x12\x12\n\x04part\x18\x02 \x01(\tR\x04part\x12\x14\n\x05round\x18\x03 \x01(\x03R\x05round\"\\\n\x0bScopeEnding\x12\x1e\n\nactivation\x18\x01 \x01(\x03R\nactivation\x12-\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x13.blobhub.v1.FailureR\x07\x66\x61ilure\"\x86\x01\n\x0bScopeExited\x12\x1e\n\nactivation\x18\x01 \x01(\x03R\nactivation\x12\x12\n\x04part\x18\x02 \x01(\tR\x04part\x12\x14\n\x05round\x18\x03 \x01(\x03R\x05round\x12-\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x13.blobhub.v1.FailureR\x07\x66\x61ilure\".\n\x06Signal\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key\"N\n\x15SessionObjectModified\x12\x14\n\x05\x61lias\x18\x01 \x01(\tR\x05\x61lias\x12\x1f\n\x0bobject_type\x18\x02 \x01(\tR\nobjectType\",\n\x14SessionObjectDeleted\x12\x14\n\x05\x61lias\x18\x01 \x01(\tR\x05\x61lias\"\x10\n\x0eSessionClosing\"\x0f\n\rSessionClosedb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,41 +35,49 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'blobhub.v1.event_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EVENT']._serialized_start=134
-  _globals['_EVENT']._serialized_end=1570
-  _globals['_PROCESSOR']._serialized_start=1573
-  _globals['_PROCESSOR']._serialized_end=1774
-  _globals['_FAILURE']._serialized_start=1777
-  _globals['_FAILURE']._serialized_end=1976
-  _globals['_FLOWENTERED']._serialized_start=1978
-  _globals['_FLOWENTERED']._serialized_end=2073
-  _globals['_FLOWEXITED']._serialized_start=2075
-  _globals['_FLOWEXITED']._serialized_end=2190
-  _globals['_FLOWERROR']._serialized_start=2192
-  _globals['_FLOWERROR']._serialized_end=2250
-  _globals['_FLOWSTOPPING']._serialized_start=2252
-  _globals['_FLOWSTOPPING']._serialized_end=2266
-  _globals['_FLOWSTOPPED']._serialized_start=2268
-  _globals['_FLOWSTOPPED']._serialized_end=2281
-  _globals['_PROCESSORENTERED']._serialized_start=2283
-  _globals['_PROCESSORENTERED']._serialized_end=2327
-  _globals['_PROCESSOREXITED']._serialized_start=2329
-  _globals['_PROCESSOREXITED']._serialized_end=2421
-  _globals['_PROCESSORERROR']._serialized_start=2423
-  _globals['_PROCESSORERROR']._serialized_end=2512
-  _globals['_PROCESSOROUTPUT']._serialized_start=2514
-  _globals['_PROCESSOROUTPUT']._serialized_end=2634
-  _globals['_PROCESSORRETRYING']._serialized_start=2637
-  _globals['_PROCESSORRETRYING']._serialized_end=2788
-  _globals['_PROCESSORWAITING']._serialized_start=2790
-  _globals['_PROCESSORWAITING']._serialized_end=2909
-  _globals['_SIGNAL']._serialized_start=2911
-  _globals['_SIGNAL']._serialized_end=2957
-  _globals['_SESSIONOBJECTMODIFIED']._serialized_start=2959
-  _globals['_SESSIONOBJECTMODIFIED']._serialized_end=3037
-  _globals['_SESSIONOBJECTDELETED']._serialized_start=3039
-  _globals['_SESSIONOBJECTDELETED']._serialized_end=3083
-  _globals['_SESSIONCLOSING']._serialized_start=3085
-  _globals['_SESSIONCLOSING']._serialized_end=3101
-  _globals['_SESSIONCLOSED']._serialized_start=3103
-  _globals['_SESSIONCLOSED']._serialized_end=3118
+  _globals['_EVENT']._serialized_end=1818
+  _globals['_PROCESSOR']._serialized_start=1821
+  _globals['_PROCESSOR']._serialized_end=2054
+  _globals['_FAILURE']._serialized_start=2057
+  _globals['_FAILURE']._serialized_end=2256
+  _globals['_FLOWENTERED']._serialized_start=2258
+  _globals['_FLOWENTERED']._serialized_end=2353
+  _globals['_FLOWEXITED']._serialized_start=2355
+  _globals['_FLOWEXITED']._serialized_end=2470
+  _globals['_FLOWERROR']._serialized_start=2472
+  _globals['_FLOWERROR']._serialized_end=2530
+  _globals['_FLOWSTOPPING']._serialized_start=2532
+  _globals['_FLOWSTOPPING']._serialized_end=2601
+  _globals['_FLOWSTOPPED']._serialized_start=2603
+  _globals['_FLOWSTOPPED']._serialized_end=2616
+  _globals['_FLOWENDING']._serialized_start=2618
+  _globals['_FLOWENDING']._serialized_end=2732
+  _globals['_PROCESSORENTERED']._serialized_start=2734
+  _globals['_PROCESSORENTERED']._serialized_end=2778
+  _globals['_PROCESSOREXITED']._serialized_start=2780
+  _globals['_PROCESSOREXITED']._serialized_end=2872
+  _globals['_PROCESSORERROR']._serialized_start=2874
+  _globals['_PROCESSORERROR']._serialized_end=2963
+  _globals['_PROCESSOROUTPUT']._serialized_start=2965
+  _globals['_PROCESSOROUTPUT']._serialized_end=3085
+  _globals['_PROCESSORRETRYING']._serialized_start=3088
+  _globals['_PROCESSORRETRYING']._serialized_end=3239
+  _globals['_PROCESSORWAITING']._serialized_start=3241
+  _globals['_PROCESSORWAITING']._serialized_end=3360
+  _globals['_SCOPEENTERED']._serialized_start=3362
+  _globals['_SCOPEENTERED']._serialized_end=3450
+  _globals['_SCOPEENDING']._serialized_start=3452
+  _globals['_SCOPEENDING']._serialized_end=3544
+  _globals['_SCOPEEXITED']._serialized_start=3547
+  _globals['_SCOPEEXITED']._serialized_end=3681
+  _globals['_SIGNAL']._serialized_start=3683
+  _globals['_SIGNAL']._serialized_end=3729
+  _globals['_SESSIONOBJECTMODIFIED']._serialized_start=3731
+  _globals['_SESSIONOBJECTMODIFIED']._serialized_end=3809
+  _globals['_SESSIONOBJECTDELETED']._serialized_start=3811
+  _globals['_SESSIONOBJECTDELETED']._serialized_end=3855
+  _globals['_SESSIONCLOSING']._serialized_start=3857
+  _globals['_SESSIONCLOSING']._serialized_end=3873
+  _globals['_SESSIONCLOSED']._serialized_start=3875
+  _globals['_SESSIONCLOSED']._serialized_end=3890
 # @@protoc_insertion_point(module_scope)

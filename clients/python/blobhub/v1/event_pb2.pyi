@@ -43,12 +43,16 @@ class Event(_message.Message):
     FLOW_ERROR_FIELD_NUMBER: _builtins.int
     FLOW_STOPPING_FIELD_NUMBER: _builtins.int
     FLOW_STOPPED_FIELD_NUMBER: _builtins.int
+    FLOW_ENDING_FIELD_NUMBER: _builtins.int
     PROCESSOR_ENTERED_FIELD_NUMBER: _builtins.int
     PROCESSOR_EXITED_FIELD_NUMBER: _builtins.int
     PROCESSOR_ERROR_FIELD_NUMBER: _builtins.int
     PROCESSOR_OUTPUT_FIELD_NUMBER: _builtins.int
     PROCESSOR_RETRYING_FIELD_NUMBER: _builtins.int
     PROCESSOR_WAITING_FIELD_NUMBER: _builtins.int
+    SCOPE_ENTERED_FIELD_NUMBER: _builtins.int
+    SCOPE_ENDING_FIELD_NUMBER: _builtins.int
+    SCOPE_EXITED_FIELD_NUMBER: _builtins.int
     SESSION_OBJECT_MODIFIED_FIELD_NUMBER: _builtins.int
     SESSION_OBJECT_DELETED_FIELD_NUMBER: _builtins.int
     SESSION_CLOSING_FIELD_NUMBER: _builtins.int
@@ -60,8 +64,8 @@ class Event(_message.Message):
     execution_sequence: _builtins.int
     """Place in the execution's own log: 1, 2, 3 … without gaps; 0 for events of the session itself."""
     type: _builtins.str
-    """What happened, such as `processor.exited`: the name of the payload field, its first `_` written as `.` for `flow`
-    and `processor` events. For filters; the payload says the same with types.
+    """What happened, such as `processor.exited`: the name of the payload field, its first `_` written as `.` for `flow`,
+    `processor` and `scope` events. For filters; the payload says the same with types.
     """
     session_id: _builtins.str
     """The session it happened in."""
@@ -100,6 +104,10 @@ class Event(_message.Message):
         """The execution was stopped."""
 
     @_builtins.property
+    def flow_ending(self) -> Global___FlowEnding:
+        """The execution is about to end: what `finally` leads to is run first."""
+
+    @_builtins.property
     def processor_entered(self) -> Global___ProcessorEntered:
         """Control reached a component."""
 
@@ -122,6 +130,18 @@ class Event(_message.Message):
     @_builtins.property
     def processor_waiting(self) -> Global___ProcessorWaiting:
         """A component waits for a time to come."""
+
+    @_builtins.property
+    def scope_entered(self) -> Global___ScopeEntered:
+        """An activation of what is inside a scope began."""
+
+    @_builtins.property
+    def scope_ending(self) -> Global___ScopeEnding:
+        """An activation is being left: what ran in it is cancelled, and what `finally` leads to is run first."""
+
+    @_builtins.property
+    def scope_exited(self) -> Global___ScopeExited:
+        """An activation ended; nothing of what was in it happens any more."""
 
     @_builtins.property
     def session_object_modified(self) -> Global___SessionObjectModified:
@@ -156,22 +176,26 @@ class Event(_message.Message):
         flow_error: Global___FlowError | None = ...,
         flow_stopping: Global___FlowStopping | None = ...,
         flow_stopped: Global___FlowStopped | None = ...,
+        flow_ending: Global___FlowEnding | None = ...,
         processor_entered: Global___ProcessorEntered | None = ...,
         processor_exited: Global___ProcessorExited | None = ...,
         processor_error: Global___ProcessorError | None = ...,
         processor_output: Global___ProcessorOutput | None = ...,
         processor_retrying: Global___ProcessorRetrying | None = ...,
         processor_waiting: Global___ProcessorWaiting | None = ...,
+        scope_entered: Global___ScopeEntered | None = ...,
+        scope_ending: Global___ScopeEnding | None = ...,
+        scope_exited: Global___ScopeExited | None = ...,
         session_object_modified: Global___SessionObjectModified | None = ...,
         session_object_deleted: Global___SessionObjectDeleted | None = ...,
         session_closing: Global___SessionClosing | None = ...,
         session_closed: Global___SessionClosed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "flow_entered", b"flow_entered", "flow_error", b"flow_error", "flow_exited", b"flow_exited", "flow_stopped", b"flow_stopped", "flow_stopping", b"flow_stopping", "payload", b"payload", "processor", b"processor", "processor_entered", b"processor_entered", "processor_error", b"processor_error", "processor_exited", b"processor_exited", "processor_output", b"processor_output", "processor_retrying", b"processor_retrying", "processor_waiting", b"processor_waiting", "session_closed", b"session_closed", "session_closing", b"session_closing", "session_object_deleted", b"session_object_deleted", "session_object_modified", b"session_object_modified"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "flow_ending", b"flow_ending", "flow_entered", b"flow_entered", "flow_error", b"flow_error", "flow_exited", b"flow_exited", "flow_stopped", b"flow_stopped", "flow_stopping", b"flow_stopping", "payload", b"payload", "processor", b"processor", "processor_entered", b"processor_entered", "processor_error", b"processor_error", "processor_exited", b"processor_exited", "processor_output", b"processor_output", "processor_retrying", b"processor_retrying", "processor_waiting", b"processor_waiting", "scope_ending", b"scope_ending", "scope_entered", b"scope_entered", "scope_exited", b"scope_exited", "session_closed", b"session_closed", "session_closing", b"session_closing", "session_object_deleted", b"session_object_deleted", "session_object_modified", b"session_object_modified"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "execution_id", b"execution_id", "execution_sequence", b"execution_sequence", "flow_entered", b"flow_entered", "flow_error", b"flow_error", "flow_exited", b"flow_exited", "flow_stopped", b"flow_stopped", "flow_stopping", b"flow_stopping", "id", b"id", "payload", b"payload", "processor", b"processor", "processor_entered", b"processor_entered", "processor_error", b"processor_error", "processor_exited", b"processor_exited", "processor_output", b"processor_output", "processor_retrying", b"processor_retrying", "processor_waiting", b"processor_waiting", "revision_id", b"revision_id", "session_closed", b"session_closed", "session_closing", b"session_closing", "session_id", b"session_id", "session_object_deleted", b"session_object_deleted", "session_object_modified", b"session_object_modified", "session_sequence", b"session_sequence", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "execution_id", b"execution_id", "execution_sequence", b"execution_sequence", "flow_ending", b"flow_ending", "flow_entered", b"flow_entered", "flow_error", b"flow_error", "flow_exited", b"flow_exited", "flow_stopped", b"flow_stopped", "flow_stopping", b"flow_stopping", "id", b"id", "payload", b"payload", "processor", b"processor", "processor_entered", b"processor_entered", "processor_error", b"processor_error", "processor_exited", b"processor_exited", "processor_output", b"processor_output", "processor_retrying", b"processor_retrying", "processor_waiting", b"processor_waiting", "revision_id", b"revision_id", "scope_ending", b"scope_ending", "scope_entered", b"scope_entered", "scope_exited", b"scope_exited", "session_closed", b"session_closed", "session_closing", b"session_closing", "session_id", b"session_id", "session_object_deleted", b"session_object_deleted", "session_object_modified", b"session_object_modified", "session_sequence", b"session_sequence", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["flow_entered", "flow_exited", "flow_error", "flow_stopping", "flow_stopped", "processor_entered", "processor_exited", "processor_error", "processor_output", "processor_retrying", "processor_waiting", "session_object_modified", "session_object_deleted", "session_closing", "session_closed"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["flow_entered", "flow_exited", "flow_error", "flow_stopping", "flow_stopped", "flow_ending", "processor_entered", "processor_exited", "processor_error", "processor_output", "processor_retrying", "processor_waiting", "scope_entered", "scope_ending", "scope_exited", "session_object_modified", "session_object_deleted", "session_closing", "session_closed"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -189,6 +213,7 @@ class Processor(_message.Message):
     SCOPE_PATH_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    ACTIVATION_FIELD_NUMBER: _builtins.int
     processor_id: _builtins.str
     """The component's id within its definition."""
     processor_type: _builtins.str
@@ -196,11 +221,13 @@ class Processor(_message.Message):
     processor_name: _builtins.str
     """What people call it."""
     step: _builtins.int
-    """Which activation of the execution this is, from 1. A component in a cycle has one per round."""
+    """Which step of the execution this is, from 1. A component in a cycle has one per round."""
     attempt: _builtins.int
     """Which attempt at the step the event is about, from 1: the one that is made, or that has ended; with
     `processor_retrying`, the one that did not do.
     """
+    activation: _builtins.int
+    """The activation that the step is in: the number that its `scope_entered` has; 0 outside of all scopes."""
     @_builtins.property
     def scope_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The ids of the scopes that it is inside, outermost first; empty at the root of the definition."""
@@ -214,10 +241,11 @@ class Processor(_message.Message):
         scope_path: _abc.Iterable[_builtins.str] | None = ...,
         step: _builtins.int = ...,
         attempt: _builtins.int = ...,
+        activation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "processor_id", b"processor_id", "processor_name", b"processor_name", "processor_type", b"processor_type", "scope_path", b"scope_path", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "attempt", b"attempt", "processor_id", b"processor_id", "processor_name", b"processor_name", "processor_type", b"processor_type", "scope_path", b"scope_path", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -363,12 +391,19 @@ class FlowStopping(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    END_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when what `finally` of scopes leads to may run; unset where there is nothing like that, and all is ended at once."""
+
     def __init__(
         self,
+        *,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -390,6 +425,36 @@ class FlowStopped(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FlowStopped: _TypeAlias = FlowStopped  # noqa: Y015
+
+@_typing.final
+class FlowEnding(_message.Message):
+    """The execution is about to end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAILURE_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def failure(self) -> Global___Failure:
+        """Why, where it is about to fail."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Until when what `finally` of scopes leads to may run; unset where there is no end to that."""
+
+    def __init__(
+        self,
+        *,
+        failure: Global___Failure | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "failure", b"failure"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FlowEnding: _TypeAlias = FlowEnding  # noqa: Y015
 
 @_typing.final
 class ProcessorEntered(_message.Message):
@@ -568,6 +633,100 @@ class ProcessorWaiting(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProcessorWaiting: _TypeAlias = ProcessorWaiting  # noqa: Y015
+
+@_typing.final
+class ScopeEntered(_message.Message):
+    """An activation of what is inside a scope began. Its `processor` is the scope's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIVATION_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    activation: _builtins.int
+    """Its number in the execution, from 1: that of `Processor.activation` for all steps in it."""
+    part: _builtins.str
+    """The route that leads to what is run: `body` or `finally`."""
+    round: _builtins.int
+    """Which run of the body this is, from 0: the round of a loop, the place of an item."""
+    def __init__(
+        self,
+        *,
+        activation: _builtins.int = ...,
+        part: _builtins.str = ...,
+        round: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "part", b"part", "round", b"round"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScopeEntered: _TypeAlias = ScopeEntered  # noqa: Y015
+
+@_typing.final
+class ScopeEnding(_message.Message):
+    """An activation is being left. Its `processor` is the scope's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIVATION_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    activation: _builtins.int
+    """Its number."""
+    @_builtins.property
+    def failure(self) -> Global___Failure:
+        """Why, where it has failed."""
+
+    def __init__(
+        self,
+        *,
+        activation: _builtins.int = ...,
+        failure: Global___Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "failure", b"failure"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScopeEnding: _TypeAlias = ScopeEnding  # noqa: Y015
+
+@_typing.final
+class ScopeExited(_message.Message):
+    """An activation ended. Its `processor` is the scope's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIVATION_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    activation: _builtins.int
+    """Its number."""
+    part: _builtins.str
+    """What was run: `body` or `finally`."""
+    round: _builtins.int
+    """Which run of the body it was, from 0."""
+    @_builtins.property
+    def failure(self) -> Global___Failure:
+        """Why, where it has failed."""
+
+    def __init__(
+        self,
+        *,
+        activation: _builtins.int = ...,
+        part: _builtins.str = ...,
+        round: _builtins.int = ...,
+        failure: Global___Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation", "failure", b"failure", "part", b"part", "round", b"round"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScopeExited: _TypeAlias = ScopeExited  # noqa: Y015
 
 @_typing.final
 class Signal(_message.Message):

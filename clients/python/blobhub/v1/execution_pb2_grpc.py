@@ -150,7 +150,8 @@ class ExecutionServiceServicer:
 
     def StopExecution(self, request, context):
         """Asks an execution to stop and answers once that is durable, whichever server runs it. An answer is final: what runs
-        is cancelled, and a `flow.stopped` follows. Where the end came first, the stop is refused and has no effect. Stopping
+        is cancelled, and a `flow.stopped` follows: at once, or after what `finally` of scopes leads to, which has 30 seconds for
+        that. Where the end came first, the stop is refused and has no effect. Stopping
         an execution that is stopping or stopped changes nothing.
 
         Errors:

@@ -96,7 +96,8 @@ class ExecutionServiceStub:
     """
     StopExecution: _grpc.UnaryUnaryMultiCallable[_execution_pb2.StopExecutionRequest, _execution_pb2.StopExecutionResponse]
     """Asks an execution to stop and answers once that is durable, whichever server runs it. An answer is final: what runs
-    is cancelled, and a `flow.stopped` follows. Where the end came first, the stop is refused and has no effect. Stopping
+    is cancelled, and a `flow.stopped` follows: at once, or after what `finally` of scopes leads to, which has 30 seconds for
+    that. Where the end came first, the stop is refused and has no effect. Stopping
     an execution that is stopping or stopped changes nothing.
 
     Errors:
@@ -189,7 +190,8 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     """
     StopExecution: _aio.UnaryUnaryMultiCallable[_execution_pb2.StopExecutionRequest, _execution_pb2.StopExecutionResponse]  # type: ignore[assignment]
     """Asks an execution to stop and answers once that is durable, whichever server runs it. An answer is final: what runs
-    is cancelled, and a `flow.stopped` follows. Where the end came first, the stop is refused and has no effect. Stopping
+    is cancelled, and a `flow.stopped` follows: at once, or after what `finally` of scopes leads to, which has 30 seconds for
+    that. Where the end came first, the stop is refused and has no effect. Stopping
     an execution that is stopping or stopped changes nothing.
 
     Errors:
@@ -309,7 +311,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_execution_pb2.StopExecutionResponse, _abc.Awaitable[_execution_pb2.StopExecutionResponse]]:
         """Asks an execution to stop and answers once that is durable, whichever server runs it. An answer is final: what runs
-        is cancelled, and a `flow.stopped` follows. Where the end came first, the stop is refused and has no effect. Stopping
+        is cancelled, and a `flow.stopped` follows: at once, or after what `finally` of scopes leads to, which has 30 seconds for
+        that. Where the end came first, the stop is refused and has no effect. Stopping
         an execution that is stopping or stopped changes nothing.
 
         Errors:

@@ -21,6 +21,8 @@ class AwaitKind(StrEnum):
     """That it is time for the next attempt at the step."""
     SIGNAL = "signal"
     """A signal. `details`: its `name` and `key`, both texts."""
+    SCOPE = "scope"
+    """What is inside of the scope that the step is of; until its time, the attempt may go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,10 @@ class Await:
 
 NEXT_ATTEMPT = Await(kind=AwaitKind.ATTEMPT, seconds=None, expiry="")
 """Its time comes from the step's retry policy. The step is run again after it, so it has no route."""
+
+
+IN_SCOPE = Await(kind=AwaitKind.SCOPE, seconds=None, expiry="")
+"""A scope's step is ended by what happens inside."""
 
 
 def time(seconds: float) -> Await:

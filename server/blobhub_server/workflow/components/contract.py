@@ -53,6 +53,8 @@ class ComponentKind(Enum):
     """`flow.join`: the interpreter itself counts its tokens."""
     DATA = "data"
     """`data.value`: takes no control."""
+    SCOPE = "scope"
+    """Contains other components, which the interpreter runs (`components/scopes.py`)."""
 
 
 @dataclass(frozen=True, slots=True)

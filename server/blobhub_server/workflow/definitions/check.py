@@ -31,6 +31,7 @@ from blobhub_server.workflow.definitions.expressions import ExpressionCheck
 from blobhub_server.workflow.definitions.joins import join_problems
 from blobhub_server.workflow.definitions.lookup import START, Lookup, declared_ports, may_add, places_of, settings_of
 from blobhub_server.workflow.definitions.references import References
+from blobhub_server.workflow.definitions.scopes import scope_problems
 from blobhub_server.workflow.definitions.slips import slips
 from blobhub_server.workflow.values import fits
 
@@ -57,7 +58,7 @@ def check(
     lookup = Lookup(definition, registry)
     references = References(lookup)
     errors = _Check(lookup, flaws, ExpressionCheck(lookup, references)).problems()
-    found = _bounded(chain(definition.warnings, errors, join_problems(lookup)))
+    found = _bounded(chain(definition.warnings, errors, scope_problems(lookup), join_problems(lookup)))
     # Slips are warnings, so they come last and are not looked for where nothing more is told. By then all is resolved.
     found += islice(slips(lookup, references), MAX_PROBLEMS - len(found))
     return sorted(found, key=_place)

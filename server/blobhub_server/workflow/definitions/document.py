@@ -47,6 +47,7 @@ class ProblemType(StrEnum):
     UNKNOWN_VERSION = "UNKNOWN_VERSION"
     REPEATED_CONNECTION = "REPEATED_CONNECTION"
     NEVER_TAKEN = "NEVER_TAKEN"
+    INVALID_SCOPE = "INVALID_SCOPE"
 
 
 class Severity(StrEnum):
@@ -138,6 +139,8 @@ class Component:
     name: str
     ports: tuple[Port, ...] = ()
     policy: Policy = NO_POLICY
+    parent_id: str = ""
+    """The scope that it is inside; "" for none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,8 @@ class ExpressionCheck:
                 continue
             if use.name in roots:
                 found = self._references.resolve(use, component.id)
-                if isinstance(found, str):
+                found = found if isinstance(found, str) else self._references.out_of_sight(component, found)
+                if found:
                     yield _problem(P.UNKNOWN_NAME, component, place, _at(use, found))
             elif not use.optional:
                 known = [*names, *(root for root in roots if root not in names)]

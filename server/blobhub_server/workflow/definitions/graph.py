@@ -76,7 +76,8 @@ class Node:
     `session_reads` the aliases of session objects among its sources and references, `session_changes` those that its outputs
     change in place, `session_needs` both. `reread` are the aliases that are read whenever it is run, because it writes such
     objects too and can be run again, and `reread_sources` those of its sources that they come by. `late_mark` is the bit
-    that marks tokens which are late for this join; 0 for what is no join of mode `first`.
+    that marks tokens which are late for this join; 0 for what is no join of mode `first`. `scope_path` has the
+    scopes that it is inside, outermost first.
     """
 
     id: str
@@ -99,6 +100,7 @@ class Node:
     reread: tuple[str, ...]
     reread_sources: tuple[Source, ...]
     late_mark: int
+    scope_path: tuple[str, ...]
 
     @property
     def all_references(self) -> Iterator[Reference]:
@@ -209,6 +211,7 @@ class _Compiler:
             reread=tuple(dict.fromkeys(reread)),
             reread_sources=reread_sources,
             late_mark=self._late_marks.get(component.id, 0),
+            scope_path=self._lookup.scope_path(component.id),
         )
 
     def _source(self, connection: Connection) -> Source:

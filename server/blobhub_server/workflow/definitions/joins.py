@@ -11,7 +11,7 @@ from math import inf
 
 from blobhub_server.workflow.components.contract import ComponentKind
 from blobhub_server.workflow.definitions.document import Component, Connection, Problem, ProblemType, Severity
-from blobhub_server.workflow.definitions.lookup import START, Lookup, settings_of
+from blobhub_server.workflow.definitions.lookup import START, Lookup, leads_inside, settings_of
 from blobhub_server.workflow.values import unwrap
 
 _WORK = 200_000
@@ -29,9 +29,30 @@ def joins_first(join: Component) -> bool:
 
 
 def join_problems(lookup: Lookup) -> Iterator[Problem]:
-    """What is wrong with a definition's joins."""
-    control = _Control(lookup)
+    """What is wrong with a definition's joins. Those of a scope are looked at by themselves: they are its activation's."""
+    inside: dict[str, list[tuple[int, Component]]] = {}
     for number, component in enumerate(lookup.definition.components):
+        inside.setdefault(component.parent_id, []).append((number, component))
+    paths: dict[str, list[Connection]] = {}
+    for connection in lookup.definition.connections:
+        if connection.control and connection.source_id in lookup.components:
+            source = connection.source_id
+            within = source if leads_inside(lookup, connection) else lookup.components[source].parent_id
+            paths.setdefault(within, []).append(connection)
+    for scope, components in inside.items():
+        if any(_is_join(lookup, component.id) for _, component in components):
+            control = _Control(lookup, scope, [component for _, component in components], paths.get(scope, []))
+            yield from _problems_in(control, components)
+
+
+def _is_join(lookup: Lookup, id_: str) -> bool:
+    type_ = lookup.types[id_]
+    return type_ is not None and type_.kind is ComponentKind.JOIN
+
+
+def _problems_in(control: _Control, components: Iterable[tuple[int, Component]]) -> Iterator[Problem]:
+    """What is wrong with the joins of one scope."""
+    for number, component in components:
         id_ = component.id
         if control.exhausted:
             return
@@ -95,22 +116,25 @@ def _problem(component: Component, number: int, message: str, severity: Severity
 
 
 class _Control:
-    """The connections of control between components that there are.
+    """The connections of control between the components of a scope, from the scope itself on, or from the start.
 
     `live` holds the components that control may come to, where an `all` join needs it by all of its connections;
     `waits_for` says by how many connections of each `all` join it does not come. `work` counts the connections followed.
     """
 
-    def __init__(self, lookup: Lookup) -> None:
-        components = lookup.components
+    def __init__(self, lookup: Lookup, scope: str, inside: Iterable[Component], connections: Iterable[Connection]) -> None:
+        components = {component.id: component for component in inside}
         self.work = 0
-        self.joins = {id_ for id_, type_ in lookup.types.items() if type_ is not None and type_.kind is ComponentKind.JOIN}
+        self.joins = {id_ for id_ in components if _is_join(lookup, id_)}
         self.first = {id_ for id_ in self.joins if joins_first(components[id_])}
-        self.start = next((component.id for component in components.values() if component.type == START), "")
+        starts = [id_ for id_, component in components.items() if component.type == START]
+        self.start = scope if scope in lookup.components else next(iter(starts), "")
+        if scope in lookup.components:
+            components[scope] = lookup.components[scope]
         self.routes: dict[str, dict[str, list[Connection]]] = {id_: {} for id_ in components}
         self.incoming: dict[str, list[Connection]] = {id_: [] for id_ in components}
-        for connection in lookup.definition.connections:
-            if connection.control and connection.source_id in components and connection.target_id in components:
+        for connection in connections:
+            if connection.source_id in components and connection.target_id in components:
                 self.routes[connection.source_id].setdefault(connection.route, []).append(connection)
                 self.incoming[connection.target_id].append(connection)
         self.waits_for = {id_: len(self.incoming[id_]) for id_ in self.joins if id_ not in self.first}

@@ -10,6 +10,7 @@ from typing import Any
 from blobhub_server.blobtypes.expressions import Computed, is_computed
 from blobhub_server.workflow.components.contract import Component as ComponentType
 from blobhub_server.workflow.components.registry import ComponentRegistry
+from blobhub_server.workflow.components.scopes import ScopeComponent
 from blobhub_server.workflow.definitions.document import DATA_INPUT, DATA_OUTPUT, Component, Connection, Definition
 from blobhub_server.workflow.values import type_of
 
@@ -52,6 +53,15 @@ class Lookup:
             return True
         return type_.open_ports and ((category, route) in self._own[id_] or bool(route))
 
+    def scope_path(self, id_: str) -> tuple[str, ...]:
+        """The scopes that a component is inside, outermost first; cut where they are in a circle."""
+        path: list[str] = []
+        at = self.components[id_].parent_id
+        while at and at not in path:
+            path.append(at)
+            at = self.components[at].parent_id if at in self.components else ""
+        return tuple(reversed(path))
+
     def reachable(self, begin: Iterable[str] | None = None) -> set[str]:
         """The ids that control can come to from some components, and these themselves; from the start unless told."""
         reached: set[str] = set()
@@ -63,6 +73,12 @@ class Lookup:
                 reached.add(id_)
                 left += {connection.target_id for connection in self.outgoing.get(id_, ()) if connection.control}
         return reached
+
+
+def leads_inside(lookup: Lookup, connection: Connection) -> bool:
+    """Whether a connection of control is by a route of a scope that leads inside."""
+    type_ = lookup.types.get(connection.source_id)
+    return isinstance(type_, ScopeComponent) and connection.route in type_.inside
 
 
 @cache

@@ -52,7 +52,7 @@ _UNFIT = re.compile(rf"[{CONTROL}\ud800-\udfff]")
 
 _SPELLINGS = {
     "definition": ("type", "version", "components", "connections"),
-    "component": ("id", "category", "type", "name", "position", "ports", "policy"),
+    "component": ("id", "category", "type", "name", "position", "ports", "policy", "parent_id"),
     "position": ("x", "y"),
     "port": ("category", "route", "value"),
     "policy": ("timeout", "retry"),
@@ -162,7 +162,8 @@ class _Reader:
         self._position(fields, f"{path}.position")
         ports = tuple(self._objects(fields, "ports", MAX_COMPONENT_PORTS, self._port, path))
         policy = self._policy(fields, f"{path}.policy")
-        return Component(id=id_, category=category, type=type_, name=name, ports=ports, policy=policy)
+        parent_id = self._text(fields, "parent_id", path)
+        return Component(id=id_, category=category, type=type_, name=name, ports=ports, policy=policy, parent_id=parent_id)
 
     def _position(self, fields: dict[str, Any], path: str) -> None:
         position = self._fields("position", fields.get("position", {}), path)

@@ -75,9 +75,16 @@ class References:
 
     @cached_property
     def _handlers(self) -> set[str]:
-        """The components that control can come to after a route `failure`."""
+        """The components that control can come to after a route `failure`, or what a scope runs last."""
         connections = self._lookup.definition.connections
-        return self._lookup.reachable({c.target_id for c in connections if c.control and c.route == "failure"})
+        return self._lookup.reachable({c.target_id for c in connections if c.control and c.route in ("failure", "finally")})
+
+    def out_of_sight(self, reader: Component, reference: Reference) -> str:
+        """Why a component does not see what is referred to; empty where it does."""
+        inside = self._lookup.components[reference.key].parent_id if reference.root == STEPS else ""
+        if not inside or inside in self._lookup.scope_path(reader.id):
+            return ""
+        return f"`{reference.key[:60]}` is inside of the scope `{inside[:60]}`, and what is in there is not seen from here"
 
     def _step(self, id_: str, output: str) -> Reference | str:
         if id_ not in self._lookup.components:
@@ -146,7 +153,7 @@ def _outputs(lookup: Lookup, id_: str, type_: ComponentType) -> list[str] | None
 def input_names(lookup: Lookup, component: Component, type_: ComponentType) -> dict[str, None]:
     """The data inputs that a component's expressions see by name: all but those that its type declares."""
     own = {port.route for port in component.ports if port.category == DATA_INPUT}
-    routes = {port.route for port in type_.ports}
+    routes = {port.route for port in type_.ports if port.category == DATA_INPUT}
     return dict.fromkeys(sorted((own | lookup.fed[component.id]) - routes | {INPUTS}))
 
 

@@ -62,10 +62,10 @@ def _of_component(component: Component, type_: ComponentType, path: str) -> Iter
     if component.category and component.category != type_.category:
         message = f"is not the group of {component.type}, which is `{type_.category}`"
         yield _warning(P.CATEGORY_MISMATCH, component.id, f"{path}.category", message)
-    if component.policy != NO_POLICY and type_.kind is not ComponentKind.EFFECT:
+    if component.policy != NO_POLICY and type_.kind not in (ComponentKind.EFFECT, ComponentKind.SCOPE):
         message = f"has no effect: {component.type} is evaluated in place, once, and does not wait for anything outside"
         yield _warning(P.POLICY_WITHOUT_EFFECT, component.id, f"{path}.policy", message)
-    elif type_.kind is ComponentKind.EFFECT:
+    elif component.policy != NO_POLICY:
         yield from _retry(component, f"{path}.policy.retry")
     seen = set()
     for number, port in enumerate(component.ports):
@@ -92,7 +92,7 @@ def _routes(lookup: Lookup, component: Component, type_: ComponentType, path: st
     """Routes that the component may take and no connection carries: the execution fails when it comes to one."""
     carried, places, told = lookup.carried[component.id], places_of(component), set()
     for taken in type_.routes_taken(lookup.settings[component.id]):
-        if taken.route in QUIET_ROUTES or taken.route in carried or taken.route in told:
+        if taken.route in QUIET_ROUTES or taken.route == "finally" or taken.route in carried or taken.route in told:
             continue
         told.add(taken.route)
         place = f"{path}.{places[taken.input]}{taken.within}" if taken.input in places else path

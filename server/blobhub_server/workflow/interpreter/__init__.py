@@ -1,10 +1,12 @@
 """The pure core of the workflow slice. An execution's state is the fold of its log records."""
 
 from blobhub_server.workflow.interpreter.commands import todo
+from blobhub_server.workflow.interpreter.fold import ENDINGS, RECORD_TYPES, apply
 from blobhub_server.workflow.interpreter.interpreter import advance
 from blobhub_server.workflow.interpreter.needs import needs
 from blobhub_server.workflow.interpreter.price import BUDGET
 from blobhub_server.workflow.interpreter.records import (
+    Cancel,
     Command,
     Completion,
     Continue,
@@ -24,7 +26,7 @@ from blobhub_server.workflow.interpreter.records import (
     Wait,
 )
 from blobhub_server.workflow.interpreter.session_values import MAX_STEP_BYTES, Unread, are_unread, beyond_reading, reread
-from blobhub_server.workflow.interpreter.state import ENDINGS, RECORD_TYPES, TERMINAL, ExecutionState, apply
+from blobhub_server.workflow.interpreter.state import TERMINAL, ExecutionState
 from blobhub_server.workflow.interpreter.turn import Turn
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "MAX_STEP_BYTES",
     "RECORD_TYPES",
     "TERMINAL",
+    "Cancel",
     "Command",
     "Completion",
     "Continue",

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from blobhub_server.workflow.components.contract import ComponentKind
 from blobhub_server.workflow.definitions.graph import Graph
-from blobhub_server.workflow.interpreter.records import Command, GoOn, Halt, RunStep, Wait
+from blobhub_server.workflow.interpreter.records import Cancel, Command, GoOn, Halt, RunStep, Wait
 from blobhub_server.workflow.interpreter.state import ExecutionState
 
 
@@ -16,15 +16,15 @@ def todo(graph: Graph, state: ExecutionState, now: float, steps: Iterable[int] |
     After a turn the commands of the steps that it has touched are new; those of all others have been given before. Recovery
     asks for all.
     """
-    if state.phase == "stopping":
+    if state.phase == "stopping" and not state.running:
         return [Halt()]
-    if state.phase != "running":
+    if not state.running:
         return []
-    commands: list[Command] = []
+    commands: list[Command] = [] if steps is None else [Cancel(step) for step in state.dropped]
     for number in sorted(state.open if steps is None else state.open.keys() & steps):
         step = state.open[number]
         node = graph.components[step.component_id]
-        if step.awaits is not None and step.waits(now):
+        if step.awaits is not None and (step.waits(now) or node.kind is ComponentKind.SCOPE):
             commands.append(Wait(step=number, attempt=step.attempt, awaits=step.awaits, until=step.until))
         elif node.kind is ComponentKind.EFFECT:
             commands.append(

@@ -45,7 +45,7 @@ def failure(
         "component_id": component_id,
         "line": line,
         "attempt": attempt,
-        "details": None if details is None else _bounded(details),
+        "details": None if details is None else bounded_details(details),
     }
 
 
@@ -66,7 +66,7 @@ def failure_of(component_id: str, attempt: int, error: ComponentError) -> dict[s
     )
 
 
-def _bounded(details: Any) -> Any:
+def bounded_details(details: Any) -> Any:
     """Details as plain JSON; None where they are none, or too large."""
     try:
         text = json_text.encode("details", details)

@@ -18,8 +18,8 @@ _STEP_BYTES, _INPUT_BYTES = 500, 100
 _SMALL = 256
 """Up to how many bytes a value is counted wherever it is."""
 
-Slot = str | tuple[str, str]
-"""Where a value is: a component's output, by component and route, or a value of the execution, by alias."""
+Slot = str | tuple[int, str, str]
+"""Where a value is: a component's output, by activation, component and name, or a value of the execution, by alias."""
 
 Version = tuple[int, int, str]
 """A value as a record brought it: its bytes in memory, the number of the record's step, and its name there.
@@ -58,6 +58,12 @@ class Holdings:
         if before is not None:
             self._release(before)
         self.current[slot] = version
+
+    def drop(self, slot: Slot) -> None:
+        """Take the value out of a slot, if it has one."""
+        before = self.current.pop(slot, None)
+        if before is not None:
+            self._release(before)
 
     def enter(self, slots: list[Slot], inputs: int, read: int) -> tuple[Version, ...]:
         """Count a step that has entered with so many inputs, with `read` bytes of session objects; return what it holds."""

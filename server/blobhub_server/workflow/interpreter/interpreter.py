@@ -19,7 +19,7 @@ from blobhub_server.workflow.components.contract import (
     require_result,
 )
 from blobhub_server.workflow.definitions.graph import Graph, Node
-from blobhub_server.workflow.interpreter.failure import FAILED_BY_ROUTE, cut, failure, failure_of, is_lost, leads_nowhere
+from blobhub_server.workflow.interpreter.activation import ROOT
 from blobhub_server.workflow.interpreter.holdings import MAX_STATE_BYTES
 from blobhub_server.workflow.interpreter.needs import needs_of_end, waiting_steps
 from blobhub_server.workflow.interpreter.port_values import run_in_context
@@ -37,14 +37,14 @@ from blobhub_server.workflow.interpreter.records import (
     StopRequested,
     TimedOut,
 )
+from blobhub_server.workflow.interpreter.scopes import Scopes
 from blobhub_server.workflow.interpreter.session_values import are_unread, beyond_reading, have_changed, writes_of
 from blobhub_server.workflow.interpreter.size import MAX_LOG_BYTES
 from blobhub_server.workflow.interpreter.state import ExecutionState
-from blobhub_server.workflow.interpreter.turn import Turn, TurnMaker
+from blobhub_server.workflow.interpreter.turn import Turn
 
 MAX_TOKENS = 10_000
 """How many tokens an execution has at most. A component can place as many as there are connections, at each of its steps."""
-_INTERRUPTED = ComponentError("the server went down under the step", reason="INTERRUPTED")
 
 
 def advance(
@@ -80,7 +80,7 @@ def advance(
     return turn
 
 
-class _Taking(TurnMaker):
+class _Taking(Scopes):
     """Takes happenings into a turn."""
 
     def lacks(self, happening: Happening) -> bool:
@@ -107,11 +107,11 @@ class _Taking(TurnMaker):
             case Interrupted(step) if self._current(step):
                 self._interrupt(step)
             case StopRequested() if state.phase != "stopping":
-                self._emit("flow.stopping")
-            case Stopped() if state.phase == "stopping":
+                self._stop()
+            case Stopped() if state.phase == "stopping" and not state.running:
                 self._emit("flow.stopped")
             case TimedOut() if state.phase != "stopping":
-                self._end_with("TIMEOUT", "the execution took longer than it may")
+                self._time_out()
             case Failed() if state.phase == "stopping":
                 self._emit("flow.stopped")  # Whoever asked for the stop was told that it ends like this.
             case Failed(reason, message):
@@ -122,24 +122,23 @@ class _Taking(TurnMaker):
     def go_on(self) -> None:
         """Evaluate what is ready; end the execution when nothing is left."""
         state = self._state
-        while state.phase == "running":
+        while state.phase == "running" or state.running:
             if state.tokens > MAX_TOKENS:
                 self._end_with("TOKEN_LIMIT", f"there are more than {MAX_TOKENS} tokens: control was passed on too often")
             elif state.logged > MAX_LOG_BYTES:
                 self._end_with("LOG_LIMIT", f"the log has more than {MAX_LOG_BYTES} bytes")
             elif state.holdings.bytes > MAX_STATE_BYTES:
                 self._end_with("STATE_LIMIT", f"its values take more than {MAX_STATE_BYTES} bytes in memory")
+            elif state.quiet and (self.budget > 0 or ROOT in state.quiet):
+                self.budget -= 1
+                self._settle(ROOT if ROOT in state.quiet else next(iter(state.quiet)))
             elif state.ready and self.budget > 0:
                 if not self._first and self._is_unread(self._graph.components[state.ready[0][0]]):
                     return
                 self.budget -= price_of_entering(state.tokens, marks=self._graph.has_first_joins)
                 self._enter()
-            elif state.ready or state.open:
-                return
-            elif state.tokens:
-                self._end_with("JOIN_STARVED", state.joins.starved(self._graph))
             else:
-                self._finish()
+                return
 
     def _is_unread(self, node: Node) -> bool:
         """Whether a component rests on session objects that were not read for this turn."""
@@ -147,10 +146,11 @@ class _Taking(TurnMaker):
 
     def _enter(self) -> None:
         state, self._first = self._state, False
-        if state.steps >= state.step_limit:
+        component_id, _, _, number = state.ready[0]
+        if state.activations[number].entered >= state.step_limit:
             self._end_with("STEP_LIMIT", f"more than {state.step_limit} components were entered")
             return
-        node = self._graph.components[state.ready[0][0]]
+        node = self._graph.components[component_id]
         step = state.steps + 1
         beyond = bool(node.session_needs) and self._is_unread(node)
         read = self._read_session(node.session_reads) if node.session_reads and not beyond else {}
@@ -160,6 +160,7 @@ class _Taking(TurnMaker):
             step=step,
             attempt=1,
             component_id=node.id,
+            activation=number,
             public={"attempt": 1},
             private={"session": read} if read else {},
         )
@@ -186,7 +187,9 @@ class _Taking(TurnMaker):
         for name in node.required:
             if name not in inputs:
                 raise ComponentError(f"the input {name!r} has no value", reason="MISSING_INPUT", retryable=False)
-        if node.kind is ComponentKind.PURE:
+        if node.kind is ComponentKind.SCOPE:
+            self._begin_attempt(step)
+        elif node.kind is ComponentKind.PURE:
             # To ask an abstract class what its instances are takes longer than to run most of them.
             component: PureComponent = node.implementation  # type: ignore[assignment]
             try:
@@ -235,77 +238,7 @@ class _Taking(TurnMaker):
                 self._emit("processor.waiting", step, {"await": result.to_json(), "until": until})
             case ComponentError():
                 self._fail(step, result)
+            case None if step in self._state.scopes:
+                self._wake_scope(step)
             case None if awaits is not None and awaits.kind is not AwaitKind.ATTEMPT:
                 self._complete(step, Outcome(route=awaits.expiry), elapsed)
-
-    def _complete(self, step: int, outcome: Outcome, elapsed: float, read: Mapping[str, Any] | None = None) -> None:
-        node = self._node(step)
-        if not outcome.terminal and is_lost(node, outcome.route):
-            self._fail(step, leads_nowhere(node, outcome.route))
-            return
-        outputs = dict(outcome.outputs)
-        if outcome.route == "failure" and "failure" in node.control:
-            error = ComponentError(FAILED_BY_ROUTE)
-            outputs.setdefault("error", failure_of(node.id, self._state.open[step].attempt, error))
-        try:
-            objects = self._apply_writes(node, outputs) if node.writes else {}
-        except ComponentError as error:
-            self._fail(step, error)
-            return
-        public = {"route": outcome.route, "elapsed": elapsed}
-        private = {"outputs": outputs} if outputs else {}
-        if read is not None:  # The run was given other session objects than the step was entered with.
-            private["session"] = dict(read)
-        self._emit("processor.exited", step, public, private)
-        self._write(objects)
-        if outcome.terminal:
-            self._finish()
-        elif outcome.route == "failure" and "failure" not in node.control:
-            self._end_with("UNHANDLED_FAILURE", f"component {node.id!r} ended with `failure`, which leads nowhere")
-
-    def _fail(self, step: int, error: ComponentError) -> None:
-        node, about = self._node(step), self._state.open[step]
-        told = failure_of(node.id, about.attempt, error)
-        retry = node.policy.retry
-        again = error.retryable and retry.takes(error.reason)
-        failures = about.failures + 1
-        if node.kind is ComponentKind.EFFECT and again and failures < retry.maximum_attempts:
-            self._retry(step, told, retry.wait(failures, error.retry_after))
-            return
-        handled, objects = "failure" in node.control, dict[str, Any]()
-        if handled and "error" in node.writes:
-            try:
-                objects = self._apply_writes(node, {"error": told})
-            except ComponentError as unwritten:  # Nobody can handle an error that is not where it is looked for.
-                told, handled = failure_of(node.id, about.attempt, unwritten), False
-        private = {"outputs": {"error": told}} if handled else {}
-        self._emit("processor.error", step, {"error": told, "attempt": about.attempt}, private)
-        self._write(objects)
-        if not handled:
-            self._end_with_failure_of(told)
-
-    def _interrupt(self, step: int) -> None:
-        """Try the attempt again that a server went down under, however many there were, unless the policy forbids it."""
-        if "INTERRUPTED" in self._node(step).policy.retry.non_retryable_reasons:
-            self._fail(step, _INTERRUPTED)
-        else:
-            about = self._state.open[step]
-            self._retry(step, failure_of(about.component_id, about.attempt, _INTERRUPTED), 0.0, interrupted=True)
-
-    def _retry(self, step: int, error: dict[str, Any], wait: float, *, interrupted: bool = False) -> None:
-        public = {"attempt": self._state.open[step].attempt + 1, "error": error, "until": self._now + wait}
-        self._emit("processor.retrying", step, public, {"interrupted": True} if interrupted else None)
-
-    def _finish(self) -> None:
-        public: dict[str, Any] = {"steps": self._state.steps}
-        if self._state.has_result:
-            public["result"] = self._state.result
-        self._emit("flow.exited", public=public)
-
-    def _end_with(self, reason: str, message: str) -> None:
-        self._emit("flow.error", public={"error": failure(reason, message)})
-
-    def _end_with_failure_of(self, told: Mapping[str, Any]) -> None:
-        """Fail the execution with the error of a component."""
-        message = f"component {told['component_id']!r} failed: {told['message']}"
-        self._emit("flow.error", public={"error": {**told, "message": cut(message)}})

@@ -15,7 +15,7 @@ from blobhub_server.workflow.interpreter.state import ExecutionState
 
 def needs(graph: Graph, state: ExecutionState, happenings: Iterable[Happening]) -> Sequence[frozenset[str]]:
     """The aliases of session objects that a turn needs: first of the next component, then of each happening."""
-    if not graph.session_reads or state.phase != "running":
+    if not graph.session_reads or not state.running:
         return ()
     found = [graph.components[state.ready[0][0]].session_needs] if state.ready else []
     for happening in happenings:
@@ -38,6 +38,6 @@ def needs_of_end(graph: Graph, state: ExecutionState, step: int) -> frozenset[st
 
 def waiting_steps(state: ExecutionState, name: str, key: str) -> Iterator[int]:
     """The steps that wait for a signal, in their order."""
-    if state.phase == "running":
+    if state.running:
         awaited = signal(name, key)
         yield from (number for number, step in state.open.items() if awaited.same_as(step.awaits))

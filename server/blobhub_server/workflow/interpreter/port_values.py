@@ -20,6 +20,7 @@ from blobhub_server.workflow.components.contract import (
 from blobhub_server.workflow.components.expressions import message_of
 from blobhub_server.workflow.definitions.graph import Graph, Node
 from blobhub_server.workflow.definitions.references import ERROR, INPUT, SESSION, STEPS, VALUES, PortValue, Reference
+from blobhub_server.workflow.interpreter.activation import ROOT
 from blobhub_server.workflow.interpreter.holdings import Slot
 from blobhub_server.workflow.interpreter.size import memory_of
 from blobhub_server.workflow.values import unwrap
@@ -69,6 +70,7 @@ def evaluate_ports(
     graph: Graph,
     state: ExecutionState,
     node: Node,
+    activation: int,
     session: Mapping[str, Any],
     inputs: MutableMapping[str, Any],
     slots: list[Slot],
@@ -79,7 +81,8 @@ def evaluate_ports(
     `slots` gets those of the values that are kept for it.
     """
     pending = [name for name in node.computed if name not in inputs]
-    found, places = find(graph, state, _references(node, node.computed if node.reread else pending), session, origin)
+    references = _references(node, node.computed if node.reread else pending)
+    found, places = find(graph, state, activation, references, session, origin)
     if node.reread:
         slots += places.values()
     fuel, done, memory = Fuel(), list[str](), 0
@@ -125,21 +128,26 @@ def run_in_context(
         return component.run(about.inputs)
     fuel = Fuel()
     fuel.left -= about.evaluated.work if about.evaluated else 0
-    found, _ = find(graph, state, references, session, about.origin)
+    found, _ = find(graph, state, about.activation, references, session, about.origin)
     return component.run_in(about.inputs, ExpressionContext(names=_names(references, found), fuel=fuel))
 
 
 def find(
-    graph: Graph, state: ExecutionState, references: Iterable[Reference], session: Mapping[str, Any], origin: str
+    graph: Graph,
+    state: ExecutionState,
+    activation: int,
+    references: Iterable[Reference],
+    session: Mapping[str, Any],
+    origin: str,
 ) -> tuple[Found, dict[Reference, Slot]]:
-    """What references lead to, and where in the state it is, if it is there."""
+    """What references of a step in an activation lead to, and where in the state it is, if it is there."""
     found, slots = dict[Reference, Any](), dict[Reference, Slot]()
     for reference in references:
         key = reference.key
         if reference.root in (STEPS, ERROR):
             output = (key, reference.output) if reference.root == STEPS else (origin, ERROR)
-            if output in state.outputs:
-                found[reference], slots[reference] = state.outputs[output], output
+            if (holder := state.where(activation, output)) is not None:
+                found[reference], slots[reference] = holder.outputs[output], (holder.number, *output)
         elif reference.root == SESSION:
             _find_session(graph, reference, session, found)
         elif reference.root == INPUT:
@@ -154,7 +162,7 @@ def find(
 
 def input_slot(alias: str) -> Slot:
     """The slot of an input as it was given; no component has an empty id."""
-    return "", alias
+    return ROOT, "", alias
 
 
 def _find_session(

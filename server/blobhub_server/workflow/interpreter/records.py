@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Record:
     """One event of an execution: what watchers see (`public`), and what replay needs besides (`private`).
 
-    `at` is unix time in seconds. `step` is the number of the activation that it is about, and `attempt` which attempt at it,
-    both from 1. Both maps are JSON.
+    `at` is unix time in seconds. `step` is the number of the step that it is about, and `attempt` which attempt at it, both
+    from 1; `activation` that of the activation which the step is in. Both maps are JSON.
     """
 
     type: str
@@ -26,12 +26,13 @@ class Record:
     step: int | None = None
     attempt: int | None = None
     component_id: str | None = None
+    activation: int = 0
     public: Mapping[str, Any] = field(default_factory=dict)
     private: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON."""
-        return {
+        made = {
             "type": self.type,
             "at": self.at,
             "step": self.step,
@@ -40,6 +41,7 @@ class Record:
             "public": self.public,
             "private": self.private,
         }
+        return made | {"activation": self.activation} if self.activation else made
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Record:
@@ -162,4 +164,11 @@ class Halt:
     """End what is run, wait for nothing any more, and say Stopped."""
 
 
-Command = RunStep | Wait | GoOn | Halt
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End what is run of a step, which was given up."""
+
+    step: int
+
+
+Command = RunStep | Wait | GoOn | Halt | Cancel

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from blobhub_server.workflow.definitions.graph import Graph, Node
+from blobhub_server.workflow.interpreter.fold import apply
 from blobhub_server.workflow.interpreter.price import price_of_bytes, price_of_work
 from blobhub_server.workflow.interpreter.records import Record
 from blobhub_server.workflow.interpreter.session_values import (
@@ -16,7 +17,7 @@ from blobhub_server.workflow.interpreter.session_values import (
     changed_in_place,
     require_writable,
 )
-from blobhub_server.workflow.interpreter.state import ExecutionState, apply
+from blobhub_server.workflow.interpreter.state import ExecutionState
 
 
 @dataclass(slots=True)
@@ -84,7 +85,7 @@ class TurnMaker:
     def _current(self, step: int, attempt: int | None = None) -> bool:
         """Whether a step is open and, when asked, at that attempt, and the execution is not being stopped."""
         found = self._state.open.get(step)
-        return found is not None and attempt in (None, found.attempt) and self._state.phase == "running"
+        return found is not None and attempt in (None, found.attempt) and self._state.running
 
     def _node(self, step: int) -> Node:
         return self._graph.components[self._state.open[step].component_id]
@@ -104,6 +105,7 @@ class TurnMaker:
                 step=step,
                 attempt=about.attempt if about else None,
                 component_id=about.component_id if about else None,
+                activation=about.activation if about else 0,
                 public=public or {},
                 private=private or {},
             )

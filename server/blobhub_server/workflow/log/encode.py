@@ -56,6 +56,16 @@ def _flow_error(event: pb.Event, public: Mapping[str, Any], execution: Execution
 
 def _flow_stopping(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
     event.flow_stopping.SetInParent()
+    if "until" in public:
+        event.flow_stopping.end_time.CopyFrom(stamp(public["until"]))
+
+
+def _flow_ending(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
+    event.flow_ending.SetInParent()
+    if "error" in public:
+        event.flow_ending.failure.CopyFrom(failure_message(public["error"]))
+    if "until" in public:
+        event.flow_ending.end_time.CopyFrom(stamp(public["until"]))
 
 
 def _flow_stopped(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
@@ -100,18 +110,42 @@ def _processor_waiting(event: pb.Event, public: Mapping[str, Any], execution: Ex
         waiting.signal.key = details["key"]
 
 
+def _scope_entered(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
+    event.scope_entered.activation = public["activation"]
+    event.scope_entered.part = public["part"]
+    event.scope_entered.round = public["round"]
+
+
+def _scope_ending(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
+    event.scope_ending.activation = public["activation"]
+    if "error" in public:
+        event.scope_ending.failure.CopyFrom(failure_message(public["error"]))
+
+
+def _scope_exited(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
+    event.scope_exited.activation = public["activation"]
+    event.scope_exited.part = public["part"]
+    event.scope_exited.round = public["round"]
+    if "error" in public:
+        event.scope_exited.failure.CopyFrom(failure_message(public["error"]))
+
+
 FORMS: Mapping[str, Fill] = {
     "flow.entered": _flow_entered,
     "flow.exited": _flow_exited,
     "flow.error": _flow_error,
     "flow.stopping": _flow_stopping,
     "flow.stopped": _flow_stopped,
+    "flow.ending": _flow_ending,
     "processor.entered": _processor_entered,
     "processor.exited": _processor_exited,
     "processor.error": _processor_error,
     "processor.output": _processor_output,
     "processor.retrying": _processor_retrying,
     "processor.waiting": _processor_waiting,
+    "scope.entered": _scope_entered,
+    "scope.ending": _scope_ending,
+    "scope.exited": _scope_exited,
 }
 """How each type of record is shown to watchers. What it does to the state is in `interpreter/state.py`."""
 
@@ -171,6 +205,8 @@ def _event(record: Record, graph: Graph, execution: Execution) -> pb.Event:
         processor.processor_name = component.name
         processor.step = record.step or 0
         processor.attempt = record.attempt or 0
+        processor.activation = record.activation
+        processor.scope_path.extend(component.scope_path)
     FORMS[record.type](event, record.public, execution)
     return event
 

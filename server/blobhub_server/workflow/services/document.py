@@ -139,7 +139,9 @@ def to_message(document: str) -> pb.WorkflowDefinition:
 
 
 def _component(fields: dict[str, Any]) -> pb.WorkflowComponent:
-    made = pb.WorkflowComponent(**{name: fields[name] for name in ("id", "category", "type", "name") if name in fields})
+    made = pb.WorkflowComponent(
+        **{name: fields[name] for name in ("id", "category", "type", "name", "parent_id") if name in fields}
+    )
     if "position" in fields:
         made.position.SetInParent()
         for name, value in fields_of("position", fields["position"]).items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +24,7 @@ from blobhub_server.errors import LimitExceeded, StorageUnavailable
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.interpreter import (
     BUDGET,
+    Cancel,
     Command,
     Completion,
     Continue,
@@ -44,6 +45,7 @@ from blobhub_server.workflow.rules.message import Message
 from blobhub_server.workflow.rules.session_object import Reading
 from blobhub_server.workflow.runtime.contract import StartWork
 from blobhub_server.workflow.runtime.decision import Decision, Progress, happen, needs
+from blobhub_server.workflow.runtime.embedded.arrival import Arrival, tell
 from blobhub_server.workflow.runtime.embedded.caution import decide_with_caution
 from blobhub_server.workflow.runtime.embedded.journal import Journal, OwnershipLost, TurnOutdated
 from blobhub_server.workflow.runtime.embedded.object_locks import ObjectLocks
@@ -72,25 +74,6 @@ class RunnerContext:
     monotonic: Callable[[], float] = time.monotonic
     turns: TurnTaking = field(default_factory=TurnTaking)
     memory: StateMemory = field(default_factory=StateMemory)
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A happening in the queue. `done` is set once what follows from it is durable, or nothing follows here."""
-
-    happening: Happening
-    done: asyncio.Future[None] | None = None
-
-
-def _tell(arrivals: Iterable[Arrival], error: Exception | None = None) -> None:
-    """Tell those who wait, and have not been told: that it is done, or why not."""
-    for done in (item.done for item in arrivals):
-        if done is None or done.done():
-            continue
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
 
 
 class Runner:
@@ -189,7 +172,7 @@ class Runner:
         self._finish()
         if self._pump is not None:
             self._pump.cancel()
-        _tell(self._arrivals)
+        tell(self._arrivals)
         if self._pump is None:  # or a turn that is queued to be written may be decided again, on what it was decided on
             self._let_go()
 
@@ -215,7 +198,7 @@ class Runner:
             self._give_up(batch, error)
             return
         finally:
-            _tell(batch)  # also when this is cancelled, because the execution is abandoned
+            tell(batch)  # also when this is cancelled, because the execution is abandoned
         for item in batch:
             if isinstance(item.happening, Completion):
                 self._underway.forget(item.happening)
@@ -228,7 +211,7 @@ class Runner:
         When another server has taken over, that is all. Else `on_failure` sees to it that the execution goes on from its
         log: what is in memory may be behind it, because a commit that failed may have been made.
         """
-        _tell([*batch, *self._arrivals], error)
+        tell([*batch, *self._arrivals], error)
         self._finish()
         self._let_go()
         self._on_end(self)
@@ -350,7 +333,7 @@ class Runner:
         """Perform the commands of the last decision: run steps, set timers, go on, or end."""
         if self.execution.ended:
             self._finish()
-            _tell(self._arrivals)
+            tell(self._arrivals)
             self._let_go()
             self._on_end(self)
             return
@@ -362,6 +345,8 @@ class Runner:
                     self._underway.start(command)
                 case Wait():
                     self._underway.set_timer(command)
+                case Cancel(step=step):
+                    self._underway.cancel_step(step)
                 case GoOn():
                     self.post(Continue())
                 case Halt():

@@ -96,6 +96,13 @@ class Underway:
             timer.cancel()
         self._timers.clear()
 
+    def cancel_step(self, number: int) -> None:
+        """End what is run of a step that was given up, and forget its timers."""
+        for key in [key for key in self._steps if key[0] == number]:
+            self._steps.pop(key).cancel()
+        for timed in [key for key in self._timers if key[0] == number]:
+            self._timers.pop(timed).cancel()
+
     def _fire(self, driver: Driver, key: tuple[int, int, float]) -> None:
         self._timers.pop(key, None)
         driver.post(Completion(step=key[0], attempt=key[1]))
