@@ -8,7 +8,7 @@ import (
 )
 
 // ContractDigest is the SHA-256 of the descriptors that the stubs were generated from.
-const ContractDigest = "12ec5f7860d371220b63581335f24823e18f62861613eb49a504d3997bb8050c"
+const ContractDigest = "466b2ceed763bcf022da89c3d9b31ba9b2aeb3813f6b4cf30492b53ac31c014a"
 
 // Services are the clients of all services. No two have a method of the same name.
 type Services struct {
