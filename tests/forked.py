@@ -35,6 +35,7 @@ IMPORTED = [
     "blobhub_server.workflow.blob_type",
     "blobhub_server.workflow.components.flow",
     "blobhub_server.workflow.components.logic",
+    "blobhub_server.workflow.components.waiting",
     "rich.live",
     "rich.progress",
     "stranger_notes",

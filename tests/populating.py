@@ -8,6 +8,7 @@ from blobhub_server.db.schema import metadata
 from calling import ask
 from databases import select
 from served import WORKFLOW, Api
+from signals import waits
 
 REMEMBERED = {"audit_entries", "audit_head", "requests", "servers"}
 """Tables that are not about what is there now."""
@@ -37,6 +38,9 @@ async def populated(api: Api, organization: str) -> None:
             await api.put(flows.steps(2), revision=f"{reference}@draft")
             session = await acme.session(api, f"{reference}@draft")
             await ask(api, "StartExecution", session=session.id, spec={"definition": "workflow"})
+            await api.put(waits(("go", "")), revision=f"{reference}@draft", alias="waits")
+            await ask(api, "StartExecution", session=session.id, spec={"definition": "waits"})
+            await ask(api, "SendSignal", blob=reference, name="kept")
             await ask(api, "PutSessionObject", session=session.id, alias="a", value={"number_value": 1})
         else:
             await ask(api, "PutNote", revision=f"{reference}@draft", name="one", text="A note.")

@@ -34,7 +34,15 @@ ADMINISTRATORS = "there is no such thing, which only administrators of the serve
 
 LIMITED = {f"Create{noun}" for noun in ("ApiKey", "Blob", "Credential", "Member", "Metadata", "Revision", "Session")}
 LIMITED |= {"CreateOrganization", "CreateSchedule", "RotateApiKey", "PutDefinition", "StartExecution", "RunExecution"}
-LIMITED |= {"PutSessionObject", "PutModel", "UploadModel", "CreateModelUpload", "CompleteModelUpload"}
+LIMITED |= {
+    "PutSessionObject",
+    "SendSignal",
+    "SignalExecution",
+    "PutModel",
+    "UploadModel",
+    "CreateModelUpload",
+    "CompleteModelUpload",
+}
 """Methods that add to what is counted, which the tests of limits go through."""
 BUSY = {"Infer", "StreamInfer"}
 """Methods that wait for something else than the server, which may have no room."""

@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import flows
 import pytest
-from blobhub.v1 import event_pb2, session_pb2
+from blobhub.v1 import session_pb2
 from calling import ask
-from google.protobuf import json_format
+from golden_events import golden, lines, shown
 from scoping import controls, datas, inside
 from served import Api
 
-GOLDEN = Path(__file__).parent / "golden"
 BEFORE = "print('one', 2, sep=', ')\nemit_output({'a': [1, None]})\nprint('é', end='')\nset_data_output('result', 'told')"
 AFTER = "print('then')\nemit_output('last')\nprint()\nraise ValueError('no more')"
-CHANGES_EACH_TIME = frozenset(
-    {
-        "id",
-        "session_id",
-        "execution_id",
-        "revision_id",
-        "definition_id",
-        "create_time",
-        "elapsed",
-        "session_sequence",
-        "retry_time",
-    }
-)
 
 
 def document() -> str:
@@ -43,17 +27,6 @@ def document() -> str:
         flows.data("first", "result", "end", "value"),
     ]
     return flows.document(parts, connections)
-
-
-def shown(event: event_pb2.Event) -> dict[str, Any]:
-    """What of an event is the same each time."""
-    return _without(json_format.MessageToDict(event, preserving_proto_field_name=True))
-
-
-def _without(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without(inner) for name, inner in value.items() if name not in CHANGES_EACH_TIME}
-    return value
 
 
 def joined(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -94,6 +67,5 @@ async def test_what_watchers_are_told_is_in_order_and_always_the_same(api: Api, 
     events = [event async for message in api.sessions.WatchSession(request) for event in message.events]
     read = [shown(event) for event in events if event.execution_sequence]
     assert [event.execution_sequence for event in events if event.execution_sequence] == list(range(1, len(read) + 1))
-    lines = [json.dumps(event, ensure_ascii=False, sort_keys=True) for event in joined(read)]
-    golden = GOLDEN / f"{name}_events.jsonl"
-    assert lines == golden.read_text(encoding="utf-8").splitlines(), "\n".join(lines)
+    told = lines(joined(read))
+    assert told == golden(f"{name}_events.jsonl"), "\n".join(told)

@@ -225,7 +225,9 @@ async def session(call: Caller, blob: str) -> None:
     await call("DeleteSessionObject", session=session_id, alias="gone")
     started = (await call("StartExecution", session=session_id, spec={"definition": "slow-one"})).execution
     await call("RunExecution", session=session_id, spec={"definition": "quick-one"})
+    await call("SignalExecution", execution=started.id, name="decision", key="7", value={"string_value": "approved"})
     await call("StopExecution", execution=started.id)
+    await call("SendSignal", blob=blob, name="decision", key="8", value={"string_value": "rejected"})
     await call("CloseSession", session=session_id)
 
 

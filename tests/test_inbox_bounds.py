@@ -1,4 +1,4 @@
-"""What waits in the inbox of an execution is bounded in number and bytes; stops are taken all the same."""
+"""Signals that wait in an execution are bounded in number and bytes; stops are taken all the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import LimitExceeded
 from blobhub_server.workflow.components.registry import ComponentRegistry
 from blobhub_server.workflow.rules import message
-from blobhub_server.workflow.rules.message import MAX_BYTES, MAX_MESSAGES, require_room
+from blobhub_server.workflow.rules.message import MAX_BYTES, MAX_SIGNALS, require_room
 from calling import ask
 from databases import select
 from interpreting import REGISTRY, WaitsForSignal, signalled_document
@@ -23,11 +23,11 @@ FEW = 100
 """The bound on the number of messages here."""
 
 
-@pytest.mark.parametrize(("value", "name"), [(1, "execution.messages"), (LARGE, "execution.message_bytes")])
+@pytest.mark.parametrize(("value", "name"), [(1, "execution.signals"), (LARGE, "execution.signal_bytes")])
 async def test_signals_beyond_the_bounds_of_an_inbox_are_refused_by_name_and_a_stop_is_taken(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, value: Any, name: str
 ) -> None:
-    monkeypatch.setattr(message, "MAX_MESSAGES", FEW)
+    monkeypatch.setattr(message, "MAX_SIGNALS", FEW)
     monkeypatch.setattr(ComponentRegistry, "load", lambda: ComponentRegistry([*REGISTRY, WaitsForSignal()]))
     async with together(tmp_path, database_url) as found:
         opened, api = found[0]
@@ -61,8 +61,8 @@ async def _has_messages(url: str, count: int) -> bool:
     return len(await select(url, "SELECT * FROM messages")) == count
 
 
-def test_an_inbox_has_room_up_to_its_bounds() -> None:
-    require_room("e", MAX_MESSAGES, MAX_BYTES)
-    for count, size in ((MAX_MESSAGES + 1, 0), (0, MAX_BYTES + 1)):
+def test_an_execution_has_room_for_signals_up_to_its_bounds() -> None:
+    require_room("e", MAX_SIGNALS, MAX_BYTES)
+    for count, size in ((MAX_SIGNALS + 1, 0), (0, MAX_BYTES + 1)):
         with pytest.raises(LimitExceeded):
             require_room("e", count, size)

@@ -259,7 +259,7 @@ def test_a_signal_is_waited_for_and_brings_its_value() -> None:
 def test_a_signal_is_for_the_step_that_waits_for_its_name_and_key() -> None:
     run = signalled()
     for name, key in (("stay", "mine"), ("go", "yours")):
-        assert run.tell(Signalled(name=name, key=key, value=7)) == []
+        assert [record.type for record in run.tell(Signalled(name=name, key=key, value=7))] == ["flow.signalled"]
     run.tell(Signalled(name="go", key="mine", value=7))
     assert (run.state.phase, run.state.result) == ("completed", 7)
     assert run.tell(Signalled(name="go", key="mine", value=8)) == []

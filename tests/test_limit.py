@@ -42,8 +42,9 @@ DOC = Path(__file__).resolve().parent.parent / "docs" / "limits.md"
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 DENIED = grpc.StatusCode.PERMISSION_DENIED
-ELSEWHERE = {"blob.open_operations", "onnx.model_bytes", "onnx.uploads_per_blob", "workflow.log_bytes"}
-"""They are in test_operation_life.py, test_model_refused.py and test_log_bytes.py."""
+OF_SIGNALS = ("workflow.signal_bytes_per_blob", "workflow.signals_per_blob")
+ELSEWHERE = {"blob.open_operations", "onnx.model_bytes", "onnx.uploads_per_blob", "workflow.log_bytes", *OF_SIGNALS}
+"""They are in test_operation_life.py, test_model_refused.py, test_log_bytes.py and test_signal_by_key.py."""
 DEFAULT, ORGANIZATION, BLOB = (
     limit_pb2.LIMIT_SOURCE_DEFAULT,
     limit_pb2.LIMIT_SOURCE_ORGANIZATION,
@@ -232,14 +233,13 @@ async def test_what_is_held_is_counted_in_what_is_fullest(house: House) -> None:
         await execution(house, number)
     await session(house, 0)
     held = {name: limit.held for name, limit in (await limits(house.api, "acme/pipeline")).items()}
-    size = len(flows.steps(2).encode())
     assert held == {
-        "blob.bytes": size,
+        "blob.bytes": len(flows.steps(2).encode()),
         "blob.revisions": 2,
         "workflow.definitions_per_revision": 4,
         "workflow.executions_per_session": 3,
         "workflow.sessions_per_blob": 2,
-    } | dict.fromkeys(["blob.open_operations", "credentials", "metadata.records_per_parent"], 0)
+    } | dict.fromkeys(["blob.open_operations", "credentials", "metadata.records_per_parent", *OF_SIGNALS], 0)
     of_organization = await limits(house.api, "acme")
     assert {name: limit.held for name, limit in of_organization.items() if limit.HasField("held")} == {
         "credentials": 0,

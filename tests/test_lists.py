@@ -130,6 +130,7 @@ OTHERWISE = {
     "ListFirings": "is read by the ids of a blob or a schedule; filters and pages are in test_firing_service.py",
     "ListModelUploads": "is read by the ids of a blob; filters and pages are in test_model_upload.py",
     "ListModelUploadParts": "lists what is in the object store, and no rows; its pages are in test_model_upload.py",
+    "ListWaits": "is read by the id of a blob; filters and pages are in test_signal_by_key.py",
     "ListOperations": "is read by the ids of a blob; filters and pages are in test_operation_service.py",
     "ListUpcomingFirings": "lists times that are reckoned, and no rows; its pages are in test_schedule.py",
 }

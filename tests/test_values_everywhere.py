@@ -26,6 +26,7 @@ from hypothesis import example, given, settings
 from methods import served_methods
 from scale import SHARED_FIXTURES, scaled
 from served import Api
+from signals import waiting
 
 THERE = f"{schedules.DRAFT}/there"
 WAYS_IN = {
@@ -36,6 +37,8 @@ WAYS_IN = {
     "PutDefinition content.components.ports.value",
     "PutSessionObject value",
     "RunExecution spec.input_data.value",
+    "SendSignal value",
+    "SignalExecution value",
     "StartExecution spec.input_data.value",
     "UpdateCredential body",
     "UpdateMetadata value",
@@ -220,12 +223,15 @@ class Ways:
             "PutDefinition": {"revision": DRAFT, "alias": "typed", "content": typed},
             "PutSessionObject": {"session": session_id, "alias": "object"},
             "RunExecution": {"session": session_id, "spec": spec},
+            "SendSignal": {"blob": "acme/pipeline", "name": "go"},
+            "SignalExecution": {"name": "go"},
             "StartExecution": {"session": session_id, "spec": spec},
             "UpdateCredential": {"credential": credential_id, "update_mask": {"paths": ["body"]}},
             "UpdateMetadata": {"parent": DRAFT, "key": "there"},
             "UpdateSchedule": {"schedule": THERE, "spec": {"input_data": [{"alias": "given"}]}},
         }
         self.delivered: set[str] = set()
+        self._signalled = ""
 
     async def put(self, way: str, form: Any) -> list[Any] | None:
         """Put in a Value or JSON text. The answers, or None where it is refused, as a wrong argument or a problem."""
@@ -236,6 +242,11 @@ class Ways:
             request.alias = f"a{uuid.uuid4().hex[:20]}"
         if name == "CreateMetadata":
             request.key = uuid.uuid4().hex
+        if name in ("SendSignal", "SignalExecution"):
+            started = await ask(self._api, "StartExecution", session=self._session_id, spec={"definition": "waiting"})
+            self._signalled = started.execution.id
+        if name == "SignalExecution":
+            request.execution = self._signalled
         ((message, field),) = list(places(request, path))[:1]
         if field == "body":
             if isinstance(form, str):
@@ -299,6 +310,13 @@ class Ways:
                 await self.read("GetSchedule", value, schedule=THERE)
             case "CreateCredential":
                 await ask(self._api, "DeleteCredential", credential=answers[0].credential.id)
+            case "SendSignal" | "SignalExecution":
+                self._signalled = getattr(answers[0], "execution_id", self._signalled)
+                watch = METHODS["WatchExecution"]
+                events = await send(self._api, watch, request_of(watch, execution=self._signalled))
+                assert any(
+                    same(unwrap(value), found) for each in events for found in values_at(each, "events.flow_exited.result")
+                )
             case "RunExecution":
                 ended = answers[-1].execution
                 await self.read("GetExecution", value, execution=ended.id)
@@ -317,6 +335,7 @@ async def opened(api: Api) -> Ways:
         (credential,) = (await ask(api, "ListCredentials", parent="acme")).credentials
         return Ways(api, session.id, credential.id)
     session_id = await api.session(definition())
+    await api.put(waiting(), alias="waiting")
     await ask(api, "CreateMetadata", parent=DRAFT, key="there", value_json="0")
     made = await ask(api, "CreateCredential", parent="acme", alias="there", type="aws", body_json='{"v":0}')
     await acme.blob(api, schedules.NIGHTLY, schedules.SCHEDULER)

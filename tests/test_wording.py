@@ -144,6 +144,7 @@ KINDS: dict[str, tuple[Callable[[Message, Constraint], None], Callable[[Constrai
     "string.alias": (setting(lambda _: UUID_LIKE), lambda _: ["must not have the form of an id"]),
     "string.alias_or_id": (setting(lambda _: "no alias"), lambda _: ["an alias or an id"]),
     "string.alias_or_within": (setting(lambda _: "no alias"), lambda _: ["an alias", "`acme/pipeline@3/alias`", "an id"]),
+    "string.printable": (setting(lambda _: "two\nlines"), lambda _: ["no control characters"]),
     "string.within": (setting(lambda _: "intake"), lambda _: ["`acme/pipeline@3/alias`", "an id"]),
     "string.in": (setting(lambda _: "nothing"), lambda it: [*(f"`{name}`" for name in it.rule), "not `nothing`"]),
     "int32.gte": (setting(lambda least: least - 1), lambda it: [it.rule, f"not {it.rule - 1}"]),

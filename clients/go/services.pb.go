@@ -8,7 +8,7 @@ import (
 )
 
 // ContractDigest is the SHA-256 of the descriptors that the stubs were generated from.
-const ContractDigest = "466b2ceed763bcf022da89c3d9b31ba9b2aeb3813f6b4cf30492b53ac31c014a"
+const ContractDigest = "11b27f686463c38bb58c18e9a9c5bcdb77aa1d534c8b6c52ee17fc112f1da164"
 
 // Services are the clients of all services. No two have a method of the same name.
 type Services struct {
@@ -34,6 +34,7 @@ type Services struct {
 	pb.ScheduleServiceClient
 	pb.SessionObjectServiceClient
 	pb.SessionServiceClient
+	pb.SignalServiceClient
 	pb.UserServiceClient
 }
 
@@ -62,6 +63,7 @@ func NewServices(connection grpc.ClientConnInterface) Services {
 		ScheduleServiceClient:      pb.NewScheduleServiceClient(connection),
 		SessionObjectServiceClient: pb.NewSessionObjectServiceClient(connection),
 		SessionServiceClient:       pb.NewSessionServiceClient(connection),
+		SignalServiceClient:        pb.NewSignalServiceClient(connection),
 		UserServiceClient:          pb.NewUserServiceClient(connection),
 	}
 }

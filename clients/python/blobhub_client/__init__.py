@@ -47,6 +47,7 @@ from blobhub.v1 import (
     schedule_pb2_grpc,
     session_object_pb2_grpc,
     session_pb2_grpc,
+    signal_pb2_grpc,
     user_pb2_grpc,
 )
 from blobhub.v1.audit_pb2 import AuditEntry, WatchAuditEntriesRequest
@@ -163,6 +164,7 @@ class Client:
         self.schedules = schedule_pb2_grpc.ScheduleServiceStub(channel)
         self.session_objects = session_object_pb2_grpc.SessionObjectServiceStub(channel)
         self.sessions = session_pb2_grpc.SessionServiceStub(channel)
+        self.signals = signal_pb2_grpc.SignalServiceStub(channel)
         self.users = user_pb2_grpc.UserServiceStub(channel)
 
     def watch_session(

@@ -8,6 +8,7 @@ from functools import partial
 
 from blobhub.v1.workflow_error_pb2 import WorkflowErrorReason
 
+from blobhub_server.background import in_background
 from blobhub_server.blobtypes.capabilities import Invocable
 from blobhub_server.blobtypes.contract import BlobType, Check, Content, Given, Host, Limit, Opened, Service
 from blobhub_server.blobtypes.values import Dependents
@@ -31,12 +32,15 @@ from blobhub_server.workflow.rules import limit
 from blobhub_server.workflow.runtime.contract import Runtime
 from blobhub_server.workflow.runtime.embedded.runtime import EmbeddedRuntime
 from blobhub_server.workflow.runtime.inbox import Inbox
+from blobhub_server.workflow.runtime.retention import SignalRetention
+from blobhub_server.workflow.runtime.signals import Signals
 from blobhub_server.workflow.secrets import ActorSecrets
 from blobhub_server.workflow.services.component import ComponentService
 from blobhub_server.workflow.services.definition import DefinitionService, locate_definition
 from blobhub_server.workflow.services.execution import ExecutionService, locate_execution
 from blobhub_server.workflow.services.session import SessionService, locate_session
 from blobhub_server.workflow.services.session_object import SessionObjectService
+from blobhub_server.workflow.services.signal import SignalService
 from blobhub_server.workflow.settings import WorkflowSettings
 from blobhub_server.workflow.store import MIGRATIONS, TABLES
 from blobhub_server.workflow.store import event as event_store
@@ -45,6 +49,8 @@ from blobhub_server.workflow.store import log_size as log_size_store
 from blobhub_server.workflow.store import message as message_store
 from blobhub_server.workflow.store import session as session_store
 from blobhub_server.workflow.store import session_object as object_store
+from blobhub_server.workflow.store import signal as signal_store
+from blobhub_server.workflow.store import wait as wait_store
 
 LOGS = Limit(
     name=limit.LOG_BYTES,
@@ -100,7 +106,8 @@ class WorkflowType(BlobType):
                 capabilities=capabilities,
             )
             runtime = EmbeddedRuntime(host, definitions, services, log, settings.lease_seconds)
-            async with runtime.running():
+            retention = SignalRetention(host)
+            async with in_background(retention.remove_forever(), "retention of signals"), runtime.running():
                 yield Opened(
                     services=self._services(host, definitions, runtime, log, events),
                     locators={
@@ -114,7 +121,7 @@ class WorkflowType(BlobType):
                     limits=_limits(host),
                     organization_limits=[LOGS],
                     offers={Invocable: Invocations(host, definitions, runtime, Inbox(host, events))},
-                    on_serving=runtime.on_serving,
+                    on_serving=partial(_begin, (runtime, retention)),
                     objects_in_use=execution_store.find_running_definitions,
                 )
 
@@ -128,6 +135,7 @@ class WorkflowType(BlobType):
             Service("blobhub.v1.SessionService", SessionService(host, inbox, log)),
             Service("blobhub.v1.SessionObjectService", SessionObjectService(host, events)),
             Service("blobhub.v1.ExecutionService", ExecutionService(host, runtime, inbox, log)),
+            Service("blobhub.v1.SignalService", SignalService(host, Signals(host, inbox))),
         ]
 
     async def validate(self, content: Content) -> list[Violation]:
@@ -143,6 +151,12 @@ class WorkflowType(BlobType):
                 path = f"definitions[{entry.name}].{violation.field}".rstrip(".")
                 found.append(Violation(path, violation.message))
         return found
+
+
+def _begin(parts: Sequence[EmbeddedRuntime | SignalRetention]) -> None:
+    """Tell parts that the server answers calls by now."""
+    for part in parts:
+        part.on_serving()
 
 
 def _script_workers(settings: WorkflowSettings) -> MontyRunner:
@@ -183,6 +197,18 @@ def _limits(host: Host) -> list[Limit]:
             default=10_000,
             held=session_store.count_open,
         ),
+        Limit(
+            name=limit.SIGNALS,
+            description="Signals that are kept because nobody waits for them yet",
+            default=10_000,
+            held=signal_store.count,
+        ),
+        Limit(
+            name=limit.SIGNAL_BYTES,
+            description="Bytes of the signals that are kept because nobody waits for them yet",
+            default=64 << 20,
+            held=signal_store.count_bytes,
+        ),
     ]
 
 
@@ -200,19 +226,20 @@ async def _in_use(tx: Transaction, blob_id: str) -> Sequence[Dependents]:
 
 
 async def _collect(tx: Transaction, blob_ids: Sequence[str], rows: int) -> int:
-    """Remove rows of the sessions of deleted workflows: so many at most; return how many."""
+    """Remove rows of deleted workflows: so many at most; return how many. Sessions go before kept signals."""
     removed = 0
     while removed < rows and (session_ids := await session_store.lock_some(tx, blob_ids, SESSIONS_AT_ONCE)):
         stores = (event_store, object_store, session_store)
         steps = [partial(_collect_executions, tx, session_ids), *(partial(each.collect, tx, session_ids) for each in stores)]
         removed += await remove_in_order(steps, rows - removed)
-    return removed
+    return removed + (await signal_store.collect(tx, blob_ids, rows - removed) if removed < rows else 0)
 
 
 async def _collect_executions(tx: Transaction, session_ids: Sequence[str], rows: int) -> int:
-    """Remove executions of sessions and the messages to them: so many rows at most; return how many."""
+    """Remove executions of sessions, the messages to them and their waits: so many rows at most; return how many."""
     removed = 0
     while removed < rows and (execution_ids := await execution_store.lock_some(tx, session_ids, rows - removed)):
-        steps = [partial(each.collect, tx, execution_ids) for each in (message_store, execution_store)]
+        stores = (message_store, wait_store, execution_store)
+        steps = [partial(each.collect, tx, execution_ids) for each in stores]
         removed += await remove_in_order(steps, rows - removed)
     return removed

@@ -13,6 +13,9 @@ TYPE = "blobhub.compute.workflow"
 """The name of the blob type, which is the domain of its reasons."""
 
 
+_HAS = {"stopped": "was", "stopping": "is"}
+
+
 class WorkflowError(BlobHubError):
     """The base class of the errors of workflows."""
 
@@ -56,9 +59,9 @@ class CauseReused(WorkflowError):
 
 
 class ExecutionEnded(WorkflowError):
-    """The execution has already reached its terminal state."""
+    """The execution has already reached its terminal state, or is about to."""
 
     code, reason = "FAILED_PRECONDITION", "EXECUTION_ENDED"
 
     def __init__(self, state: str) -> None:
-        super().__init__(f"the execution has {state}", metadata={"state": state})
+        super().__init__(f"the execution {_HAS.get(state, 'has')} {state}", metadata={"state": state})

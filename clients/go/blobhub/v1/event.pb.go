@@ -60,6 +60,7 @@ type Event struct {
 	//	*Event_FlowStopping
 	//	*Event_FlowStopped
 	//	*Event_FlowEnding
+	//	*Event_FlowSignalled
 	//	*Event_ProcessorEntered
 	//	*Event_ProcessorExited
 	//	*Event_ProcessorError
@@ -232,6 +233,15 @@ func (x *Event) GetFlowEnding() *FlowEnding {
 	return nil
 }
 
+func (x *Event) GetFlowSignalled() *FlowSignalled {
+	if x != nil {
+		if x, ok := x.Payload.(*Event_FlowSignalled); ok {
+			return x.FlowSignalled
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetProcessorEntered() *ProcessorEntered {
 	if x != nil {
 		if x, ok := x.Payload.(*Event_ProcessorEntered); ok {
@@ -383,6 +393,11 @@ type Event_FlowEnding struct {
 	FlowEnding *FlowEnding `protobuf:"bytes,25,opt,name=flow_ending,json=flowEnding,proto3,oneof"`
 }
 
+type Event_FlowSignalled struct {
+	// A signal came that no step waits for yet; it is kept.
+	FlowSignalled *FlowSignalled `protobuf:"bytes,26,opt,name=flow_signalled,json=flowSignalled,proto3,oneof"`
+}
+
 type Event_ProcessorEntered struct {
 	// Control reached a component.
 	ProcessorEntered *ProcessorEntered `protobuf:"bytes,30,opt,name=processor_entered,json=processorEntered,proto3,oneof"`
@@ -409,7 +424,7 @@ type Event_ProcessorRetrying struct {
 }
 
 type Event_ProcessorWaiting struct {
-	// A component waits for a time to come.
+	// A component waits: for a time to come, or for a signal.
 	ProcessorWaiting *ProcessorWaiting `protobuf:"bytes,35,opt,name=processor_waiting,json=processorWaiting,proto3,oneof"`
 }
 
@@ -459,6 +474,8 @@ func (*Event_FlowStopping) isEvent_Payload() {}
 func (*Event_FlowStopped) isEvent_Payload() {}
 
 func (*Event_FlowEnding) isEvent_Payload() {}
+
+func (*Event_FlowSignalled) isEvent_Payload() {}
 
 func (*Event_ProcessorEntered) isEvent_Payload() {}
 
@@ -988,6 +1005,52 @@ func (x *FlowEnding) GetEndTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// A signal came that no step waits for yet. The next step that begins to wait for it takes it.
+type FlowSignalled struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which signal.
+	Signal        *Signal `protobuf:"bytes,1,opt,name=signal,proto3" json:"signal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlowSignalled) Reset() {
+	*x = FlowSignalled{}
+	mi := &file_blobhub_v1_event_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlowSignalled) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlowSignalled) ProtoMessage() {}
+
+func (x *FlowSignalled) ProtoReflect() protoreflect.Message {
+	mi := &file_blobhub_v1_event_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlowSignalled.ProtoReflect.Descriptor instead.
+func (*FlowSignalled) Descriptor() ([]byte, []int) {
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *FlowSignalled) GetSignal() *Signal {
+	if x != nil {
+		return x.Signal
+	}
+	return nil
+}
+
 // Control reached a component.
 type ProcessorEntered struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -999,7 +1062,7 @@ type ProcessorEntered struct {
 
 func (x *ProcessorEntered) Reset() {
 	*x = ProcessorEntered{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[9]
+	mi := &file_blobhub_v1_event_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1074,7 @@ func (x *ProcessorEntered) String() string {
 func (*ProcessorEntered) ProtoMessage() {}
 
 func (x *ProcessorEntered) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[9]
+	mi := &file_blobhub_v1_event_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1087,7 @@ func (x *ProcessorEntered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessorEntered.ProtoReflect.Descriptor instead.
 func (*ProcessorEntered) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{9}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ProcessorEntered) GetAttempt() int32 {
@@ -1048,7 +1111,7 @@ type ProcessorExited struct {
 
 func (x *ProcessorExited) Reset() {
 	*x = ProcessorExited{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[10]
+	mi := &file_blobhub_v1_event_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1060,7 +1123,7 @@ func (x *ProcessorExited) String() string {
 func (*ProcessorExited) ProtoMessage() {}
 
 func (x *ProcessorExited) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[10]
+	mi := &file_blobhub_v1_event_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1073,7 +1136,7 @@ func (x *ProcessorExited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessorExited.ProtoReflect.Descriptor instead.
 func (*ProcessorExited) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{10}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ProcessorExited) GetRoute() string {
@@ -1103,7 +1166,7 @@ type ProcessorError struct {
 
 func (x *ProcessorError) Reset() {
 	*x = ProcessorError{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[11]
+	mi := &file_blobhub_v1_event_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1115,7 +1178,7 @@ func (x *ProcessorError) String() string {
 func (*ProcessorError) ProtoMessage() {}
 
 func (x *ProcessorError) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[11]
+	mi := &file_blobhub_v1_event_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1128,7 +1191,7 @@ func (x *ProcessorError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessorError.ProtoReflect.Descriptor instead.
 func (*ProcessorError) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{11}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ProcessorError) GetFailure() *Failure {
@@ -1161,7 +1224,7 @@ type ProcessorOutput struct {
 
 func (x *ProcessorOutput) Reset() {
 	*x = ProcessorOutput{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[12]
+	mi := &file_blobhub_v1_event_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1236,7 @@ func (x *ProcessorOutput) String() string {
 func (*ProcessorOutput) ProtoMessage() {}
 
 func (x *ProcessorOutput) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[12]
+	mi := &file_blobhub_v1_event_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1249,7 @@ func (x *ProcessorOutput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessorOutput.ProtoReflect.Descriptor instead.
 func (*ProcessorOutput) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{12}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ProcessorOutput) GetValue() *structpb.Value {
@@ -1225,7 +1288,7 @@ type ProcessorRetrying struct {
 
 func (x *ProcessorRetrying) Reset() {
 	*x = ProcessorRetrying{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[13]
+	mi := &file_blobhub_v1_event_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1237,7 +1300,7 @@ func (x *ProcessorRetrying) String() string {
 func (*ProcessorRetrying) ProtoMessage() {}
 
 func (x *ProcessorRetrying) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[13]
+	mi := &file_blobhub_v1_event_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1250,7 +1313,7 @@ func (x *ProcessorRetrying) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessorRetrying.ProtoReflect.Descriptor instead.
 func (*ProcessorRetrying) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{13}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ProcessorRetrying) GetAttempt() int32 {
@@ -1287,7 +1350,7 @@ type ProcessorWaiting struct {
 
 func (x *ProcessorWaiting) Reset() {
 	*x = ProcessorWaiting{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[14]
+	mi := &file_blobhub_v1_event_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1299,7 +1362,7 @@ func (x *ProcessorWaiting) String() string {
 func (*ProcessorWaiting) ProtoMessage() {}
 
 func (x *ProcessorWaiting) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[14]
+	mi := &file_blobhub_v1_event_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1312,7 +1375,7 @@ func (x *ProcessorWaiting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessorWaiting.ProtoReflect.Descriptor instead.
 func (*ProcessorWaiting) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{14}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ProcessorWaiting) GetWakeTime() *timestamppb.Timestamp {
@@ -1344,7 +1407,7 @@ type ScopeEntered struct {
 
 func (x *ScopeEntered) Reset() {
 	*x = ScopeEntered{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[15]
+	mi := &file_blobhub_v1_event_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1356,7 +1419,7 @@ func (x *ScopeEntered) String() string {
 func (*ScopeEntered) ProtoMessage() {}
 
 func (x *ScopeEntered) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[15]
+	mi := &file_blobhub_v1_event_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1369,7 +1432,7 @@ func (x *ScopeEntered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScopeEntered.ProtoReflect.Descriptor instead.
 func (*ScopeEntered) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{15}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ScopeEntered) GetActivation() int64 {
@@ -1406,7 +1469,7 @@ type ScopeEnding struct {
 
 func (x *ScopeEnding) Reset() {
 	*x = ScopeEnding{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[16]
+	mi := &file_blobhub_v1_event_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1418,7 +1481,7 @@ func (x *ScopeEnding) String() string {
 func (*ScopeEnding) ProtoMessage() {}
 
 func (x *ScopeEnding) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[16]
+	mi := &file_blobhub_v1_event_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1431,7 +1494,7 @@ func (x *ScopeEnding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScopeEnding.ProtoReflect.Descriptor instead.
 func (*ScopeEnding) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{16}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ScopeEnding) GetActivation() int64 {
@@ -1465,7 +1528,7 @@ type ScopeExited struct {
 
 func (x *ScopeExited) Reset() {
 	*x = ScopeExited{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[17]
+	mi := &file_blobhub_v1_event_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1477,7 +1540,7 @@ func (x *ScopeExited) String() string {
 func (*ScopeExited) ProtoMessage() {}
 
 func (x *ScopeExited) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[17]
+	mi := &file_blobhub_v1_event_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1490,7 +1553,7 @@ func (x *ScopeExited) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScopeExited.ProtoReflect.Descriptor instead.
 func (*ScopeExited) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{17}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ScopeExited) GetActivation() int64 {
@@ -1534,7 +1597,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[18]
+	mi := &file_blobhub_v1_event_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1546,7 +1609,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[18]
+	mi := &file_blobhub_v1_event_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1559,7 +1622,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{18}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Signal) GetName() string {
@@ -1589,7 +1652,7 @@ type SessionObjectModified struct {
 
 func (x *SessionObjectModified) Reset() {
 	*x = SessionObjectModified{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[19]
+	mi := &file_blobhub_v1_event_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1601,7 +1664,7 @@ func (x *SessionObjectModified) String() string {
 func (*SessionObjectModified) ProtoMessage() {}
 
 func (x *SessionObjectModified) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[19]
+	mi := &file_blobhub_v1_event_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1614,7 +1677,7 @@ func (x *SessionObjectModified) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionObjectModified.ProtoReflect.Descriptor instead.
 func (*SessionObjectModified) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{19}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SessionObjectModified) GetAlias() string {
@@ -1642,7 +1705,7 @@ type SessionObjectDeleted struct {
 
 func (x *SessionObjectDeleted) Reset() {
 	*x = SessionObjectDeleted{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[20]
+	mi := &file_blobhub_v1_event_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1717,7 @@ func (x *SessionObjectDeleted) String() string {
 func (*SessionObjectDeleted) ProtoMessage() {}
 
 func (x *SessionObjectDeleted) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[20]
+	mi := &file_blobhub_v1_event_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1730,7 @@ func (x *SessionObjectDeleted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionObjectDeleted.ProtoReflect.Descriptor instead.
 func (*SessionObjectDeleted) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{20}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SessionObjectDeleted) GetAlias() string {
@@ -1686,7 +1749,7 @@ type SessionClosing struct {
 
 func (x *SessionClosing) Reset() {
 	*x = SessionClosing{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[21]
+	mi := &file_blobhub_v1_event_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1698,7 +1761,7 @@ func (x *SessionClosing) String() string {
 func (*SessionClosing) ProtoMessage() {}
 
 func (x *SessionClosing) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[21]
+	mi := &file_blobhub_v1_event_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1711,7 +1774,7 @@ func (x *SessionClosing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionClosing.ProtoReflect.Descriptor instead.
 func (*SessionClosing) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{21}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{22}
 }
 
 // The session is closed.
@@ -1723,7 +1786,7 @@ type SessionClosed struct {
 
 func (x *SessionClosed) Reset() {
 	*x = SessionClosed{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[22]
+	mi := &file_blobhub_v1_event_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1735,7 +1798,7 @@ func (x *SessionClosed) String() string {
 func (*SessionClosed) ProtoMessage() {}
 
 func (x *SessionClosed) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[22]
+	mi := &file_blobhub_v1_event_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1748,7 +1811,7 @@ func (x *SessionClosed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionClosed.ProtoReflect.Descriptor instead.
 func (*SessionClosed) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{22}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{23}
 }
 
 var File_blobhub_v1_event_proto protoreflect.FileDescriptor
@@ -1756,7 +1819,7 @@ var File_blobhub_v1_event_proto protoreflect.FileDescriptor
 const file_blobhub_v1_event_proto_rawDesc = "" +
 	"\n" +
 	"\x16blobhub/v1/event.proto\x12\n" +
-	"blobhub.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\r\n" +
+	"blobhub.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd8\r\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12)\n" +
 	"\x10session_sequence\x18\x02 \x01(\x03R\x0fsessionSequence\x12-\n" +
@@ -1778,7 +1841,8 @@ const file_blobhub_v1_event_proto_rawDesc = "" +
 	"\rflow_stopping\x18\x17 \x01(\v2\x18.blobhub.v1.FlowStoppingH\x00R\fflowStopping\x12<\n" +
 	"\fflow_stopped\x18\x18 \x01(\v2\x17.blobhub.v1.FlowStoppedH\x00R\vflowStopped\x129\n" +
 	"\vflow_ending\x18\x19 \x01(\v2\x16.blobhub.v1.FlowEndingH\x00R\n" +
-	"flowEnding\x12K\n" +
+	"flowEnding\x12B\n" +
+	"\x0eflow_signalled\x18\x1a \x01(\v2\x19.blobhub.v1.FlowSignalledH\x00R\rflowSignalled\x12K\n" +
 	"\x11processor_entered\x18\x1e \x01(\v2\x1c.blobhub.v1.ProcessorEnteredH\x00R\x10processorEntered\x12H\n" +
 	"\x10processor_exited\x18\x1f \x01(\v2\x1b.blobhub.v1.ProcessorExitedH\x00R\x0fprocessorExited\x12E\n" +
 	"\x0fprocessor_error\x18  \x01(\v2\x1a.blobhub.v1.ProcessorErrorH\x00R\x0eprocessorError\x12H\n" +
@@ -1828,7 +1892,9 @@ const file_blobhub_v1_event_proto_rawDesc = "" +
 	"\n" +
 	"FlowEnding\x12-\n" +
 	"\afailure\x18\x01 \x01(\v2\x13.blobhub.v1.FailureR\afailure\x125\n" +
-	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\",\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\";\n" +
+	"\rFlowSignalled\x12*\n" +
+	"\x06signal\x18\x01 \x01(\v2\x12.blobhub.v1.SignalR\x06signal\",\n" +
 	"\x10ProcessorEntered\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\x05R\aattempt\"\\\n" +
 	"\x0fProcessorExited\x12\x14\n" +
@@ -1896,7 +1962,7 @@ func file_blobhub_v1_event_proto_rawDescGZIP() []byte {
 	return file_blobhub_v1_event_proto_rawDescData
 }
 
-var file_blobhub_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_blobhub_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_blobhub_v1_event_proto_goTypes = []any{
 	(*Event)(nil),                 // 0: blobhub.v1.Event
 	(*Processor)(nil),             // 1: blobhub.v1.Processor
@@ -1907,26 +1973,27 @@ var file_blobhub_v1_event_proto_goTypes = []any{
 	(*FlowStopping)(nil),          // 6: blobhub.v1.FlowStopping
 	(*FlowStopped)(nil),           // 7: blobhub.v1.FlowStopped
 	(*FlowEnding)(nil),            // 8: blobhub.v1.FlowEnding
-	(*ProcessorEntered)(nil),      // 9: blobhub.v1.ProcessorEntered
-	(*ProcessorExited)(nil),       // 10: blobhub.v1.ProcessorExited
-	(*ProcessorError)(nil),        // 11: blobhub.v1.ProcessorError
-	(*ProcessorOutput)(nil),       // 12: blobhub.v1.ProcessorOutput
-	(*ProcessorRetrying)(nil),     // 13: blobhub.v1.ProcessorRetrying
-	(*ProcessorWaiting)(nil),      // 14: blobhub.v1.ProcessorWaiting
-	(*ScopeEntered)(nil),          // 15: blobhub.v1.ScopeEntered
-	(*ScopeEnding)(nil),           // 16: blobhub.v1.ScopeEnding
-	(*ScopeExited)(nil),           // 17: blobhub.v1.ScopeExited
-	(*Signal)(nil),                // 18: blobhub.v1.Signal
-	(*SessionObjectModified)(nil), // 19: blobhub.v1.SessionObjectModified
-	(*SessionObjectDeleted)(nil),  // 20: blobhub.v1.SessionObjectDeleted
-	(*SessionClosing)(nil),        // 21: blobhub.v1.SessionClosing
-	(*SessionClosed)(nil),         // 22: blobhub.v1.SessionClosed
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
-	(*structpb.Value)(nil),        // 24: google.protobuf.Value
-	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
+	(*FlowSignalled)(nil),         // 9: blobhub.v1.FlowSignalled
+	(*ProcessorEntered)(nil),      // 10: blobhub.v1.ProcessorEntered
+	(*ProcessorExited)(nil),       // 11: blobhub.v1.ProcessorExited
+	(*ProcessorError)(nil),        // 12: blobhub.v1.ProcessorError
+	(*ProcessorOutput)(nil),       // 13: blobhub.v1.ProcessorOutput
+	(*ProcessorRetrying)(nil),     // 14: blobhub.v1.ProcessorRetrying
+	(*ProcessorWaiting)(nil),      // 15: blobhub.v1.ProcessorWaiting
+	(*ScopeEntered)(nil),          // 16: blobhub.v1.ScopeEntered
+	(*ScopeEnding)(nil),           // 17: blobhub.v1.ScopeEnding
+	(*ScopeExited)(nil),           // 18: blobhub.v1.ScopeExited
+	(*Signal)(nil),                // 19: blobhub.v1.Signal
+	(*SessionObjectModified)(nil), // 20: blobhub.v1.SessionObjectModified
+	(*SessionObjectDeleted)(nil),  // 21: blobhub.v1.SessionObjectDeleted
+	(*SessionClosing)(nil),        // 22: blobhub.v1.SessionClosing
+	(*SessionClosed)(nil),         // 23: blobhub.v1.SessionClosed
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*structpb.Value)(nil),        // 25: google.protobuf.Value
+	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
 }
 var file_blobhub_v1_event_proto_depIdxs = []int32{
-	23, // 0: blobhub.v1.Event.create_time:type_name -> google.protobuf.Timestamp
+	24, // 0: blobhub.v1.Event.create_time:type_name -> google.protobuf.Timestamp
 	1,  // 1: blobhub.v1.Event.processor:type_name -> blobhub.v1.Processor
 	3,  // 2: blobhub.v1.Event.flow_entered:type_name -> blobhub.v1.FlowEntered
 	4,  // 3: blobhub.v1.Event.flow_exited:type_name -> blobhub.v1.FlowExited
@@ -1934,39 +2001,41 @@ var file_blobhub_v1_event_proto_depIdxs = []int32{
 	6,  // 5: blobhub.v1.Event.flow_stopping:type_name -> blobhub.v1.FlowStopping
 	7,  // 6: blobhub.v1.Event.flow_stopped:type_name -> blobhub.v1.FlowStopped
 	8,  // 7: blobhub.v1.Event.flow_ending:type_name -> blobhub.v1.FlowEnding
-	9,  // 8: blobhub.v1.Event.processor_entered:type_name -> blobhub.v1.ProcessorEntered
-	10, // 9: blobhub.v1.Event.processor_exited:type_name -> blobhub.v1.ProcessorExited
-	11, // 10: blobhub.v1.Event.processor_error:type_name -> blobhub.v1.ProcessorError
-	12, // 11: blobhub.v1.Event.processor_output:type_name -> blobhub.v1.ProcessorOutput
-	13, // 12: blobhub.v1.Event.processor_retrying:type_name -> blobhub.v1.ProcessorRetrying
-	14, // 13: blobhub.v1.Event.processor_waiting:type_name -> blobhub.v1.ProcessorWaiting
-	15, // 14: blobhub.v1.Event.scope_entered:type_name -> blobhub.v1.ScopeEntered
-	16, // 15: blobhub.v1.Event.scope_ending:type_name -> blobhub.v1.ScopeEnding
-	17, // 16: blobhub.v1.Event.scope_exited:type_name -> blobhub.v1.ScopeExited
-	19, // 17: blobhub.v1.Event.session_object_modified:type_name -> blobhub.v1.SessionObjectModified
-	20, // 18: blobhub.v1.Event.session_object_deleted:type_name -> blobhub.v1.SessionObjectDeleted
-	21, // 19: blobhub.v1.Event.session_closing:type_name -> blobhub.v1.SessionClosing
-	22, // 20: blobhub.v1.Event.session_closed:type_name -> blobhub.v1.SessionClosed
-	24, // 21: blobhub.v1.Failure.details:type_name -> google.protobuf.Value
-	24, // 22: blobhub.v1.FlowExited.result:type_name -> google.protobuf.Value
-	2,  // 23: blobhub.v1.FlowError.failure:type_name -> blobhub.v1.Failure
-	23, // 24: blobhub.v1.FlowStopping.end_time:type_name -> google.protobuf.Timestamp
-	2,  // 25: blobhub.v1.FlowEnding.failure:type_name -> blobhub.v1.Failure
-	23, // 26: blobhub.v1.FlowEnding.end_time:type_name -> google.protobuf.Timestamp
-	25, // 27: blobhub.v1.ProcessorExited.elapsed:type_name -> google.protobuf.Duration
-	2,  // 28: blobhub.v1.ProcessorError.failure:type_name -> blobhub.v1.Failure
-	24, // 29: blobhub.v1.ProcessorOutput.value:type_name -> google.protobuf.Value
-	2,  // 30: blobhub.v1.ProcessorRetrying.failure:type_name -> blobhub.v1.Failure
-	23, // 31: blobhub.v1.ProcessorRetrying.retry_time:type_name -> google.protobuf.Timestamp
-	23, // 32: blobhub.v1.ProcessorWaiting.wake_time:type_name -> google.protobuf.Timestamp
-	18, // 33: blobhub.v1.ProcessorWaiting.signal:type_name -> blobhub.v1.Signal
-	2,  // 34: blobhub.v1.ScopeEnding.failure:type_name -> blobhub.v1.Failure
-	2,  // 35: blobhub.v1.ScopeExited.failure:type_name -> blobhub.v1.Failure
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	9,  // 8: blobhub.v1.Event.flow_signalled:type_name -> blobhub.v1.FlowSignalled
+	10, // 9: blobhub.v1.Event.processor_entered:type_name -> blobhub.v1.ProcessorEntered
+	11, // 10: blobhub.v1.Event.processor_exited:type_name -> blobhub.v1.ProcessorExited
+	12, // 11: blobhub.v1.Event.processor_error:type_name -> blobhub.v1.ProcessorError
+	13, // 12: blobhub.v1.Event.processor_output:type_name -> blobhub.v1.ProcessorOutput
+	14, // 13: blobhub.v1.Event.processor_retrying:type_name -> blobhub.v1.ProcessorRetrying
+	15, // 14: blobhub.v1.Event.processor_waiting:type_name -> blobhub.v1.ProcessorWaiting
+	16, // 15: blobhub.v1.Event.scope_entered:type_name -> blobhub.v1.ScopeEntered
+	17, // 16: blobhub.v1.Event.scope_ending:type_name -> blobhub.v1.ScopeEnding
+	18, // 17: blobhub.v1.Event.scope_exited:type_name -> blobhub.v1.ScopeExited
+	20, // 18: blobhub.v1.Event.session_object_modified:type_name -> blobhub.v1.SessionObjectModified
+	21, // 19: blobhub.v1.Event.session_object_deleted:type_name -> blobhub.v1.SessionObjectDeleted
+	22, // 20: blobhub.v1.Event.session_closing:type_name -> blobhub.v1.SessionClosing
+	23, // 21: blobhub.v1.Event.session_closed:type_name -> blobhub.v1.SessionClosed
+	25, // 22: blobhub.v1.Failure.details:type_name -> google.protobuf.Value
+	25, // 23: blobhub.v1.FlowExited.result:type_name -> google.protobuf.Value
+	2,  // 24: blobhub.v1.FlowError.failure:type_name -> blobhub.v1.Failure
+	24, // 25: blobhub.v1.FlowStopping.end_time:type_name -> google.protobuf.Timestamp
+	2,  // 26: blobhub.v1.FlowEnding.failure:type_name -> blobhub.v1.Failure
+	24, // 27: blobhub.v1.FlowEnding.end_time:type_name -> google.protobuf.Timestamp
+	19, // 28: blobhub.v1.FlowSignalled.signal:type_name -> blobhub.v1.Signal
+	26, // 29: blobhub.v1.ProcessorExited.elapsed:type_name -> google.protobuf.Duration
+	2,  // 30: blobhub.v1.ProcessorError.failure:type_name -> blobhub.v1.Failure
+	25, // 31: blobhub.v1.ProcessorOutput.value:type_name -> google.protobuf.Value
+	2,  // 32: blobhub.v1.ProcessorRetrying.failure:type_name -> blobhub.v1.Failure
+	24, // 33: blobhub.v1.ProcessorRetrying.retry_time:type_name -> google.protobuf.Timestamp
+	24, // 34: blobhub.v1.ProcessorWaiting.wake_time:type_name -> google.protobuf.Timestamp
+	19, // 35: blobhub.v1.ProcessorWaiting.signal:type_name -> blobhub.v1.Signal
+	2,  // 36: blobhub.v1.ScopeEnding.failure:type_name -> blobhub.v1.Failure
+	2,  // 37: blobhub.v1.ScopeExited.failure:type_name -> blobhub.v1.Failure
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_blobhub_v1_event_proto_init() }
@@ -1981,6 +2050,7 @@ func file_blobhub_v1_event_proto_init() {
 		(*Event_FlowStopping)(nil),
 		(*Event_FlowStopped)(nil),
 		(*Event_FlowEnding)(nil),
+		(*Event_FlowSignalled)(nil),
 		(*Event_ProcessorEntered)(nil),
 		(*Event_ProcessorExited)(nil),
 		(*Event_ProcessorError)(nil),
@@ -2001,7 +2071,7 @@ func file_blobhub_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_blobhub_v1_event_proto_rawDesc), len(file_blobhub_v1_event_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

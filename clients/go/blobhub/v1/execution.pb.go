@@ -36,7 +36,7 @@ const (
 	ExecutionState_EXECUTION_STATE_PENDING ExecutionState = 1
 	// Components are at work.
 	ExecutionState_EXECUTION_STATE_RUNNING ExecutionState = 2
-	// Every branch waits for a time to come.
+	// Every branch waits: for a time to come, or for a signal.
 	ExecutionState_EXECUTION_STATE_WAITING ExecutionState = 3
 	// A stop was asked for.
 	ExecutionState_EXECUTION_STATE_STOPPING ExecutionState = 4
@@ -1082,6 +1082,167 @@ func (x *StopExecutionResponse) GetExecution() *Execution {
 	return nil
 }
 
+// Request of SignalExecution.
+type SignalExecutionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The execution's id.
+	Execution string `protobuf:"bytes,1,opt,name=execution,proto3" json:"execution,omitempty"`
+	// The signal's name, such as `decision`: 1–256 characters, none of them a control character. Names and keys are compared
+	// exactly.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Of signals of that name, which: an order's number, say. Up to 256 characters, likewise; empty is a key too.
+	Key string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	// What the step goes on with: any JSON value (see ExecutionInput). Neither is null.
+	//
+	// Types that are valid to be assigned to Form:
+	//
+	//	*SignalExecutionRequest_Value
+	//	*SignalExecutionRequest_ValueJson
+	Form isSignalExecutionRequest_Form `protobuf_oneof:"form"`
+	// A UUID of the caller's choice that makes the call safe to repeat; empty for none.
+	RequestId     string `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignalExecutionRequest) Reset() {
+	*x = SignalExecutionRequest{}
+	mi := &file_blobhub_v1_execution_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignalExecutionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignalExecutionRequest) ProtoMessage() {}
+
+func (x *SignalExecutionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_blobhub_v1_execution_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignalExecutionRequest.ProtoReflect.Descriptor instead.
+func (*SignalExecutionRequest) Descriptor() ([]byte, []int) {
+	return file_blobhub_v1_execution_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SignalExecutionRequest) GetExecution() string {
+	if x != nil {
+		return x.Execution
+	}
+	return ""
+}
+
+func (x *SignalExecutionRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SignalExecutionRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *SignalExecutionRequest) GetForm() isSignalExecutionRequest_Form {
+	if x != nil {
+		return x.Form
+	}
+	return nil
+}
+
+func (x *SignalExecutionRequest) GetValue() *structpb.Value {
+	if x != nil {
+		if x, ok := x.Form.(*SignalExecutionRequest_Value); ok {
+			return x.Value
+		}
+	}
+	return nil
+}
+
+func (x *SignalExecutionRequest) GetValueJson() string {
+	if x != nil {
+		if x, ok := x.Form.(*SignalExecutionRequest_ValueJson); ok {
+			return x.ValueJson
+		}
+	}
+	return ""
+}
+
+func (x *SignalExecutionRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+type isSignalExecutionRequest_Form interface {
+	isSignalExecutionRequest_Form()
+}
+
+type SignalExecutionRequest_Value struct {
+	// As a Value.
+	Value *structpb.Value `protobuf:"bytes,4,opt,name=value,proto3,oneof"`
+}
+
+type SignalExecutionRequest_ValueJson struct {
+	// As JSON text: for what a Value does not say exactly.
+	ValueJson string `protobuf:"bytes,5,opt,name=value_json,json=valueJson,proto3,oneof"`
+}
+
+func (*SignalExecutionRequest_Value) isSignalExecutionRequest_Form() {}
+
+func (*SignalExecutionRequest_ValueJson) isSignalExecutionRequest_Form() {}
+
+// Answer of SignalExecution.
+type SignalExecutionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignalExecutionResponse) Reset() {
+	*x = SignalExecutionResponse{}
+	mi := &file_blobhub_v1_execution_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignalExecutionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignalExecutionResponse) ProtoMessage() {}
+
+func (x *SignalExecutionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_blobhub_v1_execution_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignalExecutionResponse.ProtoReflect.Descriptor instead.
+func (*SignalExecutionResponse) Descriptor() ([]byte, []int) {
+	return file_blobhub_v1_execution_proto_rawDescGZIP(), []int{14}
+}
+
 // Request of WatchExecution.
 type WatchExecutionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1097,7 +1258,7 @@ type WatchExecutionRequest struct {
 
 func (x *WatchExecutionRequest) Reset() {
 	*x = WatchExecutionRequest{}
-	mi := &file_blobhub_v1_execution_proto_msgTypes[13]
+	mi := &file_blobhub_v1_execution_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1270,7 @@ func (x *WatchExecutionRequest) String() string {
 func (*WatchExecutionRequest) ProtoMessage() {}
 
 func (x *WatchExecutionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_execution_proto_msgTypes[13]
+	mi := &file_blobhub_v1_execution_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1283,7 @@ func (x *WatchExecutionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchExecutionRequest.ProtoReflect.Descriptor instead.
 func (*WatchExecutionRequest) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_execution_proto_rawDescGZIP(), []int{13}
+	return file_blobhub_v1_execution_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WatchExecutionRequest) GetExecution() string {
@@ -1159,7 +1320,7 @@ type WatchExecutionResponse struct {
 
 func (x *WatchExecutionResponse) Reset() {
 	*x = WatchExecutionResponse{}
-	mi := &file_blobhub_v1_execution_proto_msgTypes[14]
+	mi := &file_blobhub_v1_execution_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1171,7 +1332,7 @@ func (x *WatchExecutionResponse) String() string {
 func (*WatchExecutionResponse) ProtoMessage() {}
 
 func (x *WatchExecutionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_execution_proto_msgTypes[14]
+	mi := &file_blobhub_v1_execution_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1184,7 +1345,7 @@ func (x *WatchExecutionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchExecutionResponse.ProtoReflect.Descriptor instead.
 func (*WatchExecutionResponse) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_execution_proto_rawDescGZIP(), []int{14}
+	return file_blobhub_v1_execution_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchExecutionResponse) GetEvents() []*Event {
@@ -1286,7 +1447,18 @@ const file_blobhub_v1_execution_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tR\trequestId\"L\n" +
 	"\x15StopExecutionResponse\x123\n" +
-	"\texecution\x18\x01 \x01(\v2\x15.blobhub.v1.ExecutionR\texecution\"\x90\x01\n" +
+	"\texecution\x18\x01 \x01(\v2\x15.blobhub.v1.ExecutionR\texecution\"\xd4\x01\n" +
+	"\x16SignalExecutionRequest\x12\x1c\n" +
+	"\texecution\x18\x01 \x01(\tR\texecution\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x12.\n" +
+	"\x05value\x18\x04 \x01(\v2\x16.google.protobuf.ValueH\x00R\x05value\x12\x1f\n" +
+	"\n" +
+	"value_json\x18\x05 \x01(\tH\x00R\tvalueJson\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\tR\trequestIdB\x06\n" +
+	"\x04form\"\x19\n" +
+	"\x17SignalExecutionResponse\"\x90\x01\n" +
 	"\x15WatchExecutionRequest\x12\x1c\n" +
 	"\texecution\x18\x01 \x01(\tR\texecution\x128\n" +
 	"\x18after_execution_sequence\x18\x02 \x01(\x03R\x16afterExecutionSequence\x12\x1f\n" +
@@ -1303,13 +1475,14 @@ const file_blobhub_v1_execution_proto_rawDesc = "" +
 	"\x18EXECUTION_STATE_STOPPING\x10\x04\x12\x1d\n" +
 	"\x19EXECUTION_STATE_COMPLETED\x10\x05\x12\x1a\n" +
 	"\x16EXECUTION_STATE_FAILED\x10\x06\x12\x1b\n" +
-	"\x17EXECUTION_STATE_STOPPED\x10\a2\xac\x04\n" +
+	"\x17EXECUTION_STATE_STOPPED\x10\a2\x88\x05\n" +
 	"\x10ExecutionService\x12W\n" +
 	"\x0eStartExecution\x12!.blobhub.v1.StartExecutionRequest\x1a\".blobhub.v1.StartExecutionResponse\x12S\n" +
 	"\fRunExecution\x12\x1f.blobhub.v1.RunExecutionRequest\x1a .blobhub.v1.RunExecutionResponse0\x01\x12V\n" +
 	"\fGetExecution\x12\x1f.blobhub.v1.GetExecutionRequest\x1a .blobhub.v1.GetExecutionResponse\"\x03\x90\x02\x01\x12\\\n" +
 	"\x0eListExecutions\x12!.blobhub.v1.ListExecutionsRequest\x1a\".blobhub.v1.ListExecutionsResponse\"\x03\x90\x02\x01\x12T\n" +
-	"\rStopExecution\x12 .blobhub.v1.StopExecutionRequest\x1a!.blobhub.v1.StopExecutionResponse\x12^\n" +
+	"\rStopExecution\x12 .blobhub.v1.StopExecutionRequest\x1a!.blobhub.v1.StopExecutionResponse\x12Z\n" +
+	"\x0fSignalExecution\x12\".blobhub.v1.SignalExecutionRequest\x1a#.blobhub.v1.SignalExecutionResponse\x12^\n" +
 	"\x0eWatchExecution\x12!.blobhub.v1.WatchExecutionRequest\x1a\".blobhub.v1.WatchExecutionResponse\"\x03\x90\x02\x010\x01B\xa5\x01\n" +
 	"\x0ecom.blobhub.v1B\x0eExecutionProtoP\x01Z:github.com/blobhub/blobhub/clients/go/blobhub/v1;blobhubv1\xa2\x02\x03BXX\xaa\x02\n" +
 	"Blobhub.V1\xca\x02\n" +
@@ -1328,72 +1501,77 @@ func file_blobhub_v1_execution_proto_rawDescGZIP() []byte {
 }
 
 var file_blobhub_v1_execution_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_blobhub_v1_execution_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_blobhub_v1_execution_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_blobhub_v1_execution_proto_goTypes = []any{
-	(ExecutionState)(0),            // 0: blobhub.v1.ExecutionState
-	(*Execution)(nil),              // 1: blobhub.v1.Execution
-	(*ExecutionInput)(nil),         // 2: blobhub.v1.ExecutionInput
-	(*ExecutionSpec)(nil),          // 3: blobhub.v1.ExecutionSpec
-	(*StartExecutionRequest)(nil),  // 4: blobhub.v1.StartExecutionRequest
-	(*StartExecutionResponse)(nil), // 5: blobhub.v1.StartExecutionResponse
-	(*RunExecutionRequest)(nil),    // 6: blobhub.v1.RunExecutionRequest
-	(*RunExecutionResponse)(nil),   // 7: blobhub.v1.RunExecutionResponse
-	(*GetExecutionRequest)(nil),    // 8: blobhub.v1.GetExecutionRequest
-	(*GetExecutionResponse)(nil),   // 9: blobhub.v1.GetExecutionResponse
-	(*ListExecutionsRequest)(nil),  // 10: blobhub.v1.ListExecutionsRequest
-	(*ListExecutionsResponse)(nil), // 11: blobhub.v1.ListExecutionsResponse
-	(*StopExecutionRequest)(nil),   // 12: blobhub.v1.StopExecutionRequest
-	(*StopExecutionResponse)(nil),  // 13: blobhub.v1.StopExecutionResponse
-	(*WatchExecutionRequest)(nil),  // 14: blobhub.v1.WatchExecutionRequest
-	(*WatchExecutionResponse)(nil), // 15: blobhub.v1.WatchExecutionResponse
-	(*structpb.Value)(nil),         // 16: google.protobuf.Value
-	(*Failure)(nil),                // 17: blobhub.v1.Failure
-	(*timestamppb.Timestamp)(nil),  // 18: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 19: google.protobuf.Duration
-	(*Event)(nil),                  // 20: blobhub.v1.Event
-	(*Progress)(nil),               // 21: blobhub.v1.Progress
+	(ExecutionState)(0),             // 0: blobhub.v1.ExecutionState
+	(*Execution)(nil),               // 1: blobhub.v1.Execution
+	(*ExecutionInput)(nil),          // 2: blobhub.v1.ExecutionInput
+	(*ExecutionSpec)(nil),           // 3: blobhub.v1.ExecutionSpec
+	(*StartExecutionRequest)(nil),   // 4: blobhub.v1.StartExecutionRequest
+	(*StartExecutionResponse)(nil),  // 5: blobhub.v1.StartExecutionResponse
+	(*RunExecutionRequest)(nil),     // 6: blobhub.v1.RunExecutionRequest
+	(*RunExecutionResponse)(nil),    // 7: blobhub.v1.RunExecutionResponse
+	(*GetExecutionRequest)(nil),     // 8: blobhub.v1.GetExecutionRequest
+	(*GetExecutionResponse)(nil),    // 9: blobhub.v1.GetExecutionResponse
+	(*ListExecutionsRequest)(nil),   // 10: blobhub.v1.ListExecutionsRequest
+	(*ListExecutionsResponse)(nil),  // 11: blobhub.v1.ListExecutionsResponse
+	(*StopExecutionRequest)(nil),    // 12: blobhub.v1.StopExecutionRequest
+	(*StopExecutionResponse)(nil),   // 13: blobhub.v1.StopExecutionResponse
+	(*SignalExecutionRequest)(nil),  // 14: blobhub.v1.SignalExecutionRequest
+	(*SignalExecutionResponse)(nil), // 15: blobhub.v1.SignalExecutionResponse
+	(*WatchExecutionRequest)(nil),   // 16: blobhub.v1.WatchExecutionRequest
+	(*WatchExecutionResponse)(nil),  // 17: blobhub.v1.WatchExecutionResponse
+	(*structpb.Value)(nil),          // 18: google.protobuf.Value
+	(*Failure)(nil),                 // 19: blobhub.v1.Failure
+	(*timestamppb.Timestamp)(nil),   // 20: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 21: google.protobuf.Duration
+	(*Event)(nil),                   // 22: blobhub.v1.Event
+	(*Progress)(nil),                // 23: blobhub.v1.Progress
 }
 var file_blobhub_v1_execution_proto_depIdxs = []int32{
 	0,  // 0: blobhub.v1.Execution.state:type_name -> blobhub.v1.ExecutionState
-	16, // 1: blobhub.v1.Execution.result:type_name -> google.protobuf.Value
-	17, // 2: blobhub.v1.Execution.failure:type_name -> blobhub.v1.Failure
-	18, // 3: blobhub.v1.Execution.create_time:type_name -> google.protobuf.Timestamp
-	18, // 4: blobhub.v1.Execution.end_time:type_name -> google.protobuf.Timestamp
+	18, // 1: blobhub.v1.Execution.result:type_name -> google.protobuf.Value
+	19, // 2: blobhub.v1.Execution.failure:type_name -> blobhub.v1.Failure
+	20, // 3: blobhub.v1.Execution.create_time:type_name -> google.protobuf.Timestamp
+	20, // 4: blobhub.v1.Execution.end_time:type_name -> google.protobuf.Timestamp
 	2,  // 5: blobhub.v1.Execution.input_data:type_name -> blobhub.v1.ExecutionInput
-	16, // 6: blobhub.v1.ExecutionInput.value:type_name -> google.protobuf.Value
+	18, // 6: blobhub.v1.ExecutionInput.value:type_name -> google.protobuf.Value
 	2,  // 7: blobhub.v1.ExecutionSpec.input_data:type_name -> blobhub.v1.ExecutionInput
-	19, // 8: blobhub.v1.ExecutionSpec.timeout:type_name -> google.protobuf.Duration
+	21, // 8: blobhub.v1.ExecutionSpec.timeout:type_name -> google.protobuf.Duration
 	3,  // 9: blobhub.v1.StartExecutionRequest.spec:type_name -> blobhub.v1.ExecutionSpec
 	1,  // 10: blobhub.v1.StartExecutionResponse.execution:type_name -> blobhub.v1.Execution
 	3,  // 11: blobhub.v1.RunExecutionRequest.spec:type_name -> blobhub.v1.ExecutionSpec
-	20, // 12: blobhub.v1.RunExecutionResponse.events:type_name -> blobhub.v1.Event
-	21, // 13: blobhub.v1.RunExecutionResponse.progress:type_name -> blobhub.v1.Progress
+	22, // 12: blobhub.v1.RunExecutionResponse.events:type_name -> blobhub.v1.Event
+	23, // 13: blobhub.v1.RunExecutionResponse.progress:type_name -> blobhub.v1.Progress
 	1,  // 14: blobhub.v1.RunExecutionResponse.execution:type_name -> blobhub.v1.Execution
 	1,  // 15: blobhub.v1.GetExecutionResponse.execution:type_name -> blobhub.v1.Execution
 	0,  // 16: blobhub.v1.ListExecutionsRequest.state:type_name -> blobhub.v1.ExecutionState
-	18, // 17: blobhub.v1.ListExecutionsRequest.created_after:type_name -> google.protobuf.Timestamp
-	18, // 18: blobhub.v1.ListExecutionsRequest.created_before:type_name -> google.protobuf.Timestamp
+	20, // 17: blobhub.v1.ListExecutionsRequest.created_after:type_name -> google.protobuf.Timestamp
+	20, // 18: blobhub.v1.ListExecutionsRequest.created_before:type_name -> google.protobuf.Timestamp
 	1,  // 19: blobhub.v1.ListExecutionsResponse.executions:type_name -> blobhub.v1.Execution
 	1,  // 20: blobhub.v1.StopExecutionResponse.execution:type_name -> blobhub.v1.Execution
-	20, // 21: blobhub.v1.WatchExecutionResponse.events:type_name -> blobhub.v1.Event
-	21, // 22: blobhub.v1.WatchExecutionResponse.progress:type_name -> blobhub.v1.Progress
-	4,  // 23: blobhub.v1.ExecutionService.StartExecution:input_type -> blobhub.v1.StartExecutionRequest
-	6,  // 24: blobhub.v1.ExecutionService.RunExecution:input_type -> blobhub.v1.RunExecutionRequest
-	8,  // 25: blobhub.v1.ExecutionService.GetExecution:input_type -> blobhub.v1.GetExecutionRequest
-	10, // 26: blobhub.v1.ExecutionService.ListExecutions:input_type -> blobhub.v1.ListExecutionsRequest
-	12, // 27: blobhub.v1.ExecutionService.StopExecution:input_type -> blobhub.v1.StopExecutionRequest
-	14, // 28: blobhub.v1.ExecutionService.WatchExecution:input_type -> blobhub.v1.WatchExecutionRequest
-	5,  // 29: blobhub.v1.ExecutionService.StartExecution:output_type -> blobhub.v1.StartExecutionResponse
-	7,  // 30: blobhub.v1.ExecutionService.RunExecution:output_type -> blobhub.v1.RunExecutionResponse
-	9,  // 31: blobhub.v1.ExecutionService.GetExecution:output_type -> blobhub.v1.GetExecutionResponse
-	11, // 32: blobhub.v1.ExecutionService.ListExecutions:output_type -> blobhub.v1.ListExecutionsResponse
-	13, // 33: blobhub.v1.ExecutionService.StopExecution:output_type -> blobhub.v1.StopExecutionResponse
-	15, // 34: blobhub.v1.ExecutionService.WatchExecution:output_type -> blobhub.v1.WatchExecutionResponse
-	29, // [29:35] is the sub-list for method output_type
-	23, // [23:29] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	18, // 21: blobhub.v1.SignalExecutionRequest.value:type_name -> google.protobuf.Value
+	22, // 22: blobhub.v1.WatchExecutionResponse.events:type_name -> blobhub.v1.Event
+	23, // 23: blobhub.v1.WatchExecutionResponse.progress:type_name -> blobhub.v1.Progress
+	4,  // 24: blobhub.v1.ExecutionService.StartExecution:input_type -> blobhub.v1.StartExecutionRequest
+	6,  // 25: blobhub.v1.ExecutionService.RunExecution:input_type -> blobhub.v1.RunExecutionRequest
+	8,  // 26: blobhub.v1.ExecutionService.GetExecution:input_type -> blobhub.v1.GetExecutionRequest
+	10, // 27: blobhub.v1.ExecutionService.ListExecutions:input_type -> blobhub.v1.ListExecutionsRequest
+	12, // 28: blobhub.v1.ExecutionService.StopExecution:input_type -> blobhub.v1.StopExecutionRequest
+	14, // 29: blobhub.v1.ExecutionService.SignalExecution:input_type -> blobhub.v1.SignalExecutionRequest
+	16, // 30: blobhub.v1.ExecutionService.WatchExecution:input_type -> blobhub.v1.WatchExecutionRequest
+	5,  // 31: blobhub.v1.ExecutionService.StartExecution:output_type -> blobhub.v1.StartExecutionResponse
+	7,  // 32: blobhub.v1.ExecutionService.RunExecution:output_type -> blobhub.v1.RunExecutionResponse
+	9,  // 33: blobhub.v1.ExecutionService.GetExecution:output_type -> blobhub.v1.GetExecutionResponse
+	11, // 34: blobhub.v1.ExecutionService.ListExecutions:output_type -> blobhub.v1.ListExecutionsResponse
+	13, // 35: blobhub.v1.ExecutionService.StopExecution:output_type -> blobhub.v1.StopExecutionResponse
+	15, // 36: blobhub.v1.ExecutionService.SignalExecution:output_type -> blobhub.v1.SignalExecutionResponse
+	17, // 37: blobhub.v1.ExecutionService.WatchExecution:output_type -> blobhub.v1.WatchExecutionResponse
+	31, // [31:38] is the sub-list for method output_type
+	24, // [24:31] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_blobhub_v1_execution_proto_init() }
@@ -1407,13 +1585,17 @@ func file_blobhub_v1_execution_proto_init() {
 		(*ExecutionInput_Value)(nil),
 		(*ExecutionInput_ValueJson)(nil),
 	}
+	file_blobhub_v1_execution_proto_msgTypes[13].OneofWrappers = []any{
+		(*SignalExecutionRequest_Value)(nil),
+		(*SignalExecutionRequest_ValueJson)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_blobhub_v1_execution_proto_rawDesc), len(file_blobhub_v1_execution_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,12 +21,13 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ExecutionService_StartExecution_FullMethodName = "/blobhub.v1.ExecutionService/StartExecution"
-	ExecutionService_RunExecution_FullMethodName   = "/blobhub.v1.ExecutionService/RunExecution"
-	ExecutionService_GetExecution_FullMethodName   = "/blobhub.v1.ExecutionService/GetExecution"
-	ExecutionService_ListExecutions_FullMethodName = "/blobhub.v1.ExecutionService/ListExecutions"
-	ExecutionService_StopExecution_FullMethodName  = "/blobhub.v1.ExecutionService/StopExecution"
-	ExecutionService_WatchExecution_FullMethodName = "/blobhub.v1.ExecutionService/WatchExecution"
+	ExecutionService_StartExecution_FullMethodName  = "/blobhub.v1.ExecutionService/StartExecution"
+	ExecutionService_RunExecution_FullMethodName    = "/blobhub.v1.ExecutionService/RunExecution"
+	ExecutionService_GetExecution_FullMethodName    = "/blobhub.v1.ExecutionService/GetExecution"
+	ExecutionService_ListExecutions_FullMethodName  = "/blobhub.v1.ExecutionService/ListExecutions"
+	ExecutionService_StopExecution_FullMethodName   = "/blobhub.v1.ExecutionService/StopExecution"
+	ExecutionService_SignalExecution_FullMethodName = "/blobhub.v1.ExecutionService/SignalExecution"
+	ExecutionService_WatchExecution_FullMethodName  = "/blobhub.v1.ExecutionService/WatchExecution"
 )
 
 // ExecutionServiceClient is the client API for ExecutionService service.
@@ -105,6 +106,20 @@ type ExecutionServiceClient interface {
 	// * FAILED_PRECONDITION: the execution has already completed or failed.
 	// * ALREADY_EXISTS: the `request_id` was used with another body.
 	StopExecution(ctx context.Context, in *StopExecutionRequest, opts ...grpc.CallOption) (*StopExecutionResponse, error)
+	// Sends a signal to an execution, and answers once that is durable, whichever server runs it. The first of its steps that
+	// waits for the name and the key (`flow.wait`) goes on with the value. While none does, the signal is kept, with an event
+	// `flow.signalled`, and the next step that begins to wait for it takes it; of several the oldest. Each signal is taken
+	// once. What is kept when the execution ends is forgotten. SendSignal is for those who do not know which execution waits.
+	//
+	// Errors:
+	// * INVALID_ARGUMENT: a constraint is broken.
+	// * UNAUTHENTICATED: no valid key came with the call.
+	// * PERMISSION_DENIED: the caller may not write to the blob, or the execution does not exist.
+	// * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+	// * FAILED_PRECONDITION: the execution has ended, or is stopping.
+	// * ALREADY_EXISTS: the `request_id` was used with another body.
+	// * RESOURCE_EXHAUSTED: 1,000 signals, or 4 MiB of them, wait in the execution for steps that take them.
+	SignalExecution(ctx context.Context, in *SignalExecutionRequest, opts ...grpc.CallOption) (*SignalExecutionResponse, error)
 	// Streams one execution's events: first those after `after_execution_sequence`, then, unless `replay_only`, those to come, until the
 	// terminal one. A message carries whatever is ready; a message with `progress` comes when nothing has happened for a
 	// while. The stream never skips, repeats or reorders.
@@ -180,6 +195,16 @@ func (c *executionServiceClient) StopExecution(ctx context.Context, in *StopExec
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StopExecutionResponse)
 	err := c.cc.Invoke(ctx, ExecutionService_StopExecution_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *executionServiceClient) SignalExecution(ctx context.Context, in *SignalExecutionRequest, opts ...grpc.CallOption) (*SignalExecutionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SignalExecutionResponse)
+	err := c.cc.Invoke(ctx, ExecutionService_SignalExecution_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -281,6 +306,20 @@ type ExecutionServiceServer interface {
 	// * FAILED_PRECONDITION: the execution has already completed or failed.
 	// * ALREADY_EXISTS: the `request_id` was used with another body.
 	StopExecution(context.Context, *StopExecutionRequest) (*StopExecutionResponse, error)
+	// Sends a signal to an execution, and answers once that is durable, whichever server runs it. The first of its steps that
+	// waits for the name and the key (`flow.wait`) goes on with the value. While none does, the signal is kept, with an event
+	// `flow.signalled`, and the next step that begins to wait for it takes it; of several the oldest. Each signal is taken
+	// once. What is kept when the execution ends is forgotten. SendSignal is for those who do not know which execution waits.
+	//
+	// Errors:
+	// * INVALID_ARGUMENT: a constraint is broken.
+	// * UNAUTHENTICATED: no valid key came with the call.
+	// * PERMISSION_DENIED: the caller may not write to the blob, or the execution does not exist.
+	// * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+	// * FAILED_PRECONDITION: the execution has ended, or is stopping.
+	// * ALREADY_EXISTS: the `request_id` was used with another body.
+	// * RESOURCE_EXHAUSTED: 1,000 signals, or 4 MiB of them, wait in the execution for steps that take them.
+	SignalExecution(context.Context, *SignalExecutionRequest) (*SignalExecutionResponse, error)
 	// Streams one execution's events: first those after `after_execution_sequence`, then, unless `replay_only`, those to come, until the
 	// terminal one. A message carries whatever is ready; a message with `progress` comes when nothing has happened for a
 	// while. The stream never skips, repeats or reorders.
@@ -317,6 +356,9 @@ func (UnimplementedExecutionServiceServer) ListExecutions(context.Context, *List
 }
 func (UnimplementedExecutionServiceServer) StopExecution(context.Context, *StopExecutionRequest) (*StopExecutionResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method StopExecution not implemented")
+}
+func (UnimplementedExecutionServiceServer) SignalExecution(context.Context, *SignalExecutionRequest) (*SignalExecutionResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method SignalExecution not implemented")
 }
 func (UnimplementedExecutionServiceServer) WatchExecution(*WatchExecutionRequest, grpc.ServerStreamingServer[WatchExecutionResponse]) error {
 	return status.Errorf(codes.Unimplemented, "method WatchExecution not implemented")
@@ -425,6 +467,24 @@ func _ExecutionService_StopExecution_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ExecutionService_SignalExecution_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SignalExecutionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ExecutionServiceServer).SignalExecution(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ExecutionService_SignalExecution_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ExecutionServiceServer).SignalExecution(ctx, req.(*SignalExecutionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ExecutionService_WatchExecution_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchExecutionRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -458,6 +518,10 @@ var ExecutionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "StopExecution",
 			Handler:    _ExecutionService_StopExecution_Handler,
+		},
+		{
+			MethodName: "SignalExecution",
+			Handler:    _ExecutionService_SignalExecution_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -39,7 +39,7 @@ const (
 	WorkflowErrorReason_WORKFLOW_ERROR_REASON_DEFINITION_NOT_RUNNABLE WorkflowErrorReason = 2
 	// FAILED_PRECONDITION. The session is closing or closed. Metadata: `state`.
 	WorkflowErrorReason_WORKFLOW_ERROR_REASON_SESSION_NOT_OPEN WorkflowErrorReason = 3
-	// FAILED_PRECONDITION. The execution is already in a terminal state. Metadata: `state`.
+	// FAILED_PRECONDITION. The execution is already in a terminal state; for a signal, or it is stopping. Metadata: `state`.
 	WorkflowErrorReason_WORKFLOW_ERROR_REASON_EXECUTION_ENDED WorkflowErrorReason = 4
 	// ALREADY_EXISTS. Another type of blob invokes a definition for a cause that has started an execution of another blob.
 	// Metadata: `cause`.

@@ -16,6 +16,7 @@ ALIAS_FIELD_NUMBER: _builtins.int
 WITHIN_FIELD_NUMBER: _builtins.int
 ALIAS_OR_WITHIN_FIELD_NUMBER: _builtins.int
 ALIAS_OR_ID_FIELD_NUMBER: _builtins.int
+PRINTABLE_FIELD_NUMBER: _builtins.int
 alias: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
 """An alias: 1–63 characters of `a-z`, `0-9`, `-` and `_`. It does not have the form of an id, so that no reference has two
 meanings, and it is not `-` alone, which stands for the whole server.
@@ -31,3 +32,5 @@ there, or a reference as above.
 """
 alias_or_id: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
 """A reference to what is in the revision that the call names beside it: an alias, or an id."""
+printable: _extension_dict._ExtensionFieldDescriptor[_validate_pb2.StringRules, _builtins.bool]
+"""A text without control characters: the name of a signal, and its key."""

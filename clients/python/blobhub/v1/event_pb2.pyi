@@ -44,6 +44,7 @@ class Event(_message.Message):
     FLOW_STOPPING_FIELD_NUMBER: _builtins.int
     FLOW_STOPPED_FIELD_NUMBER: _builtins.int
     FLOW_ENDING_FIELD_NUMBER: _builtins.int
+    FLOW_SIGNALLED_FIELD_NUMBER: _builtins.int
     PROCESSOR_ENTERED_FIELD_NUMBER: _builtins.int
     PROCESSOR_EXITED_FIELD_NUMBER: _builtins.int
     PROCESSOR_ERROR_FIELD_NUMBER: _builtins.int
@@ -108,6 +109,10 @@ class Event(_message.Message):
         """The execution is about to end: what `finally` leads to is run first."""
 
     @_builtins.property
+    def flow_signalled(self) -> Global___FlowSignalled:
+        """A signal came that no step waits for yet; it is kept."""
+
+    @_builtins.property
     def processor_entered(self) -> Global___ProcessorEntered:
         """Control reached a component."""
 
@@ -129,7 +134,7 @@ class Event(_message.Message):
 
     @_builtins.property
     def processor_waiting(self) -> Global___ProcessorWaiting:
-        """A component waits for a time to come."""
+        """A component waits: for a time to come, or for a signal."""
 
     @_builtins.property
     def scope_entered(self) -> Global___ScopeEntered:
@@ -177,6 +182,7 @@ class Event(_message.Message):
         flow_stopping: Global___FlowStopping | None = ...,
         flow_stopped: Global___FlowStopped | None = ...,
         flow_ending: Global___FlowEnding | None = ...,
+        flow_signalled: Global___FlowSignalled | None = ...,
         processor_entered: Global___ProcessorEntered | None = ...,
         processor_exited: Global___ProcessorExited | None = ...,
         processor_error: Global___ProcessorError | None = ...,
@@ -191,11 +197,11 @@ class Event(_message.Message):
         session_closing: Global___SessionClosing | None = ...,
         session_closed: Global___SessionClosed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "flow_ending", b"flow_ending", "flow_entered", b"flow_entered", "flow_error", b"flow_error", "flow_exited", b"flow_exited", "flow_stopped", b"flow_stopped", "flow_stopping", b"flow_stopping", "payload", b"payload", "processor", b"processor", "processor_entered", b"processor_entered", "processor_error", b"processor_error", "processor_exited", b"processor_exited", "processor_output", b"processor_output", "processor_retrying", b"processor_retrying", "processor_waiting", b"processor_waiting", "scope_ending", b"scope_ending", "scope_entered", b"scope_entered", "scope_exited", b"scope_exited", "session_closed", b"session_closed", "session_closing", b"session_closing", "session_object_deleted", b"session_object_deleted", "session_object_modified", b"session_object_modified"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "flow_ending", b"flow_ending", "flow_entered", b"flow_entered", "flow_error", b"flow_error", "flow_exited", b"flow_exited", "flow_signalled", b"flow_signalled", "flow_stopped", b"flow_stopped", "flow_stopping", b"flow_stopping", "payload", b"payload", "processor", b"processor", "processor_entered", b"processor_entered", "processor_error", b"processor_error", "processor_exited", b"processor_exited", "processor_output", b"processor_output", "processor_retrying", b"processor_retrying", "processor_waiting", b"processor_waiting", "scope_ending", b"scope_ending", "scope_entered", b"scope_entered", "scope_exited", b"scope_exited", "session_closed", b"session_closed", "session_closing", b"session_closing", "session_object_deleted", b"session_object_deleted", "session_object_modified", b"session_object_modified"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "execution_id", b"execution_id", "execution_sequence", b"execution_sequence", "flow_ending", b"flow_ending", "flow_entered", b"flow_entered", "flow_error", b"flow_error", "flow_exited", b"flow_exited", "flow_stopped", b"flow_stopped", "flow_stopping", b"flow_stopping", "id", b"id", "payload", b"payload", "processor", b"processor", "processor_entered", b"processor_entered", "processor_error", b"processor_error", "processor_exited", b"processor_exited", "processor_output", b"processor_output", "processor_retrying", b"processor_retrying", "processor_waiting", b"processor_waiting", "revision_id", b"revision_id", "scope_ending", b"scope_ending", "scope_entered", b"scope_entered", "scope_exited", b"scope_exited", "session_closed", b"session_closed", "session_closing", b"session_closing", "session_id", b"session_id", "session_object_deleted", b"session_object_deleted", "session_object_modified", b"session_object_modified", "session_sequence", b"session_sequence", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "execution_id", b"execution_id", "execution_sequence", b"execution_sequence", "flow_ending", b"flow_ending", "flow_entered", b"flow_entered", "flow_error", b"flow_error", "flow_exited", b"flow_exited", "flow_signalled", b"flow_signalled", "flow_stopped", b"flow_stopped", "flow_stopping", b"flow_stopping", "id", b"id", "payload", b"payload", "processor", b"processor", "processor_entered", b"processor_entered", "processor_error", b"processor_error", "processor_exited", b"processor_exited", "processor_output", b"processor_output", "processor_retrying", b"processor_retrying", "processor_waiting", b"processor_waiting", "revision_id", b"revision_id", "scope_ending", b"scope_ending", "scope_entered", b"scope_entered", "scope_exited", b"scope_exited", "session_closed", b"session_closed", "session_closing", b"session_closing", "session_id", b"session_id", "session_object_deleted", b"session_object_deleted", "session_object_modified", b"session_object_modified", "session_sequence", b"session_sequence", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["flow_entered", "flow_exited", "flow_error", "flow_stopping", "flow_stopped", "flow_ending", "processor_entered", "processor_exited", "processor_error", "processor_output", "processor_retrying", "processor_waiting", "scope_entered", "scope_ending", "scope_exited", "session_object_modified", "session_object_deleted", "session_closing", "session_closed"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["flow_entered", "flow_exited", "flow_error", "flow_stopping", "flow_stopped", "flow_ending", "flow_signalled", "processor_entered", "processor_exited", "processor_error", "processor_output", "processor_retrying", "processor_waiting", "scope_entered", "scope_ending", "scope_exited", "session_object_modified", "session_object_deleted", "session_closing", "session_closed"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -455,6 +461,30 @@ class FlowEnding(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FlowEnding: _TypeAlias = FlowEnding  # noqa: Y015
+
+@_typing.final
+class FlowSignalled(_message.Message):
+    """A signal came that no step waits for yet. The next step that begins to wait for it takes it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNAL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def signal(self) -> Global___Signal:
+        """Which signal."""
+
+    def __init__(
+        self,
+        *,
+        signal: Global___Signal | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["signal", b"signal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["signal", b"signal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FlowSignalled: _TypeAlias = FlowSignalled  # noqa: Y015
 
 @_typing.final
 class ProcessorEntered(_message.Message):

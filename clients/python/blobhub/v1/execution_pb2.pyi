@@ -37,7 +37,7 @@ class _ExecutionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Execut
     EXECUTION_STATE_RUNNING: _ExecutionState.ValueType  # 2
     """Components are at work."""
     EXECUTION_STATE_WAITING: _ExecutionState.ValueType  # 3
-    """Every branch waits for a time to come."""
+    """Every branch waits: for a time to come, or for a signal."""
     EXECUTION_STATE_STOPPING: _ExecutionState.ValueType  # 4
     """A stop was asked for."""
     EXECUTION_STATE_COMPLETED: _ExecutionState.ValueType  # 5
@@ -57,7 +57,7 @@ EXECUTION_STATE_PENDING: ExecutionState.ValueType  # 1
 EXECUTION_STATE_RUNNING: ExecutionState.ValueType  # 2
 """Components are at work."""
 EXECUTION_STATE_WAITING: ExecutionState.ValueType  # 3
-"""Every branch waits for a time to come."""
+"""Every branch waits: for a time to come, or for a signal."""
 EXECUTION_STATE_STOPPING: ExecutionState.ValueType  # 4
 """A stop was asked for."""
 EXECUTION_STATE_COMPLETED: ExecutionState.ValueType  # 5
@@ -571,6 +571,71 @@ class StopExecutionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StopExecutionResponse: _TypeAlias = StopExecutionResponse  # noqa: Y015
+
+@_typing.final
+class SignalExecutionRequest(_message.Message):
+    """Request of SignalExecution."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    VALUE_JSON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    execution: _builtins.str
+    """The execution's id."""
+    name: _builtins.str
+    """The signal's name, such as `decision`: 1–256 characters, none of them a control character. Names and keys are compared
+    exactly.
+    """
+    key: _builtins.str
+    """Of signals of that name, which: an order's number, say. Up to 256 characters, likewise; empty is a key too."""
+    value_json: _builtins.str
+    """As JSON text: for what a Value does not say exactly."""
+    request_id: _builtins.str
+    """A UUID of the caller's choice that makes the call safe to repeat; empty for none."""
+    @_builtins.property
+    def value(self) -> _struct_pb2.Value:
+        """As a Value."""
+
+    def __init__(
+        self,
+        *,
+        execution: _builtins.str = ...,
+        name: _builtins.str = ...,
+        key: _builtins.str = ...,
+        value: _struct_pb2.Value | None = ...,
+        value_json: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "value", b"value", "value_json", b"value_json"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "form", b"form", "key", b"key", "name", b"name", "request_id", b"request_id", "value", b"value", "value_json", b"value_json"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_form: _TypeAlias = _typing.Literal["value", "value_json"]  # noqa: Y015
+    _WhichOneofArgType_form: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_form) -> _WhichOneofReturnType_form | None: ...
+
+Global___SignalExecutionRequest: _TypeAlias = SignalExecutionRequest  # noqa: Y015
+
+@_typing.final
+class SignalExecutionResponse(_message.Message):
+    """Answer of SignalExecution."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignalExecutionResponse: _TypeAlias = SignalExecutionResponse  # noqa: Y015
 
 @_typing.final
 class WatchExecutionRequest(_message.Message):

@@ -60,6 +60,11 @@ class ExecutionServiceStub:
                 request_serializer=blobhub_dot_v1_dot_execution__pb2.StopExecutionRequest.SerializeToString,
                 response_deserializer=blobhub_dot_v1_dot_execution__pb2.StopExecutionResponse.FromString,
                 _registered_method=True)
+        self.SignalExecution = channel.unary_unary(
+                '/blobhub.v1.ExecutionService/SignalExecution',
+                request_serializer=blobhub_dot_v1_dot_execution__pb2.SignalExecutionRequest.SerializeToString,
+                response_deserializer=blobhub_dot_v1_dot_execution__pb2.SignalExecutionResponse.FromString,
+                _registered_method=True)
         self.WatchExecution = channel.unary_stream(
                 '/blobhub.v1.ExecutionService/WatchExecution',
                 request_serializer=blobhub_dot_v1_dot_execution__pb2.WatchExecutionRequest.SerializeToString,
@@ -166,6 +171,25 @@ class ExecutionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SignalExecution(self, request, context):
+        """Sends a signal to an execution, and answers once that is durable, whichever server runs it. The first of its steps that
+        waits for the name and the key (`flow.wait`) goes on with the value. While none does, the signal is kept, with an event
+        `flow.signalled`, and the next step that begins to wait for it takes it; of several the oldest. Each signal is taken
+        once. What is kept when the execution ends is forgotten. SendSignal is for those who do not know which execution waits.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not write to the blob, or the execution does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+        * FAILED_PRECONDITION: the execution has ended, or is stopping.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * RESOURCE_EXHAUSTED: 1,000 signals, or 4 MiB of them, wait in the execution for steps that take them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchExecution(self, request, context):
         """Streams one execution's events: first those after `after_execution_sequence`, then, unless `replay_only`, those to come, until the
         terminal one. A message carries whatever is ready; a message with `progress` comes when nothing has happened for a
@@ -210,6 +234,11 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.StopExecution,
                     request_deserializer=blobhub_dot_v1_dot_execution__pb2.StopExecutionRequest.FromString,
                     response_serializer=blobhub_dot_v1_dot_execution__pb2.StopExecutionResponse.SerializeToString,
+            ),
+            'SignalExecution': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignalExecution,
+                    request_deserializer=blobhub_dot_v1_dot_execution__pb2.SignalExecutionRequest.FromString,
+                    response_serializer=blobhub_dot_v1_dot_execution__pb2.SignalExecutionResponse.SerializeToString,
             ),
             'WatchExecution': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchExecution,
@@ -353,6 +382,33 @@ class ExecutionService:
             '/blobhub.v1.ExecutionService/StopExecution',
             blobhub_dot_v1_dot_execution__pb2.StopExecutionRequest.SerializeToString,
             blobhub_dot_v1_dot_execution__pb2.StopExecutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignalExecution(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/blobhub.v1.ExecutionService/SignalExecution',
+            blobhub_dot_v1_dot_execution__pb2.SignalExecutionRequest.SerializeToString,
+            blobhub_dot_v1_dot_execution__pb2.SignalExecutionResponse.FromString,
             options,
             channel_credentials,
             insecure,

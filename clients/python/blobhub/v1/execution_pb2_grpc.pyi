@@ -108,6 +108,21 @@ class ExecutionServiceStub:
     * FAILED_PRECONDITION: the execution has already completed or failed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
     """
+    SignalExecution: _grpc.UnaryUnaryMultiCallable[_execution_pb2.SignalExecutionRequest, _execution_pb2.SignalExecutionResponse]
+    """Sends a signal to an execution, and answers once that is durable, whichever server runs it. The first of its steps that
+    waits for the name and the key (`flow.wait`) goes on with the value. While none does, the signal is kept, with an event
+    `flow.signalled`, and the next step that begins to wait for it takes it; of several the oldest. Each signal is taken
+    once. What is kept when the execution ends is forgotten. SendSignal is for those who do not know which execution waits.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not write to the blob, or the execution does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+    * FAILED_PRECONDITION: the execution has ended, or is stopping.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * RESOURCE_EXHAUSTED: 1,000 signals, or 4 MiB of them, wait in the execution for steps that take them.
+    """
     WatchExecution: _grpc.UnaryStreamMultiCallable[_execution_pb2.WatchExecutionRequest, _execution_pb2.WatchExecutionResponse]
     """Streams one execution's events: first those after `after_execution_sequence`, then, unless `replay_only`, those to come, until the
     terminal one. A message carries whatever is ready; a message with `progress` comes when nothing has happened for a
@@ -201,6 +216,21 @@ class ExecutionServiceAsyncStub(ExecutionServiceStub):
     * NOT_FOUND: there is no such thing, which only administrators of the server are told.
     * FAILED_PRECONDITION: the execution has already completed or failed.
     * ALREADY_EXISTS: the `request_id` was used with another body.
+    """
+    SignalExecution: _aio.UnaryUnaryMultiCallable[_execution_pb2.SignalExecutionRequest, _execution_pb2.SignalExecutionResponse]  # type: ignore[assignment]
+    """Sends a signal to an execution, and answers once that is durable, whichever server runs it. The first of its steps that
+    waits for the name and the key (`flow.wait`) goes on with the value. While none does, the signal is kept, with an event
+    `flow.signalled`, and the next step that begins to wait for it takes it; of several the oldest. Each signal is taken
+    once. What is kept when the execution ends is forgotten. SendSignal is for those who do not know which execution waits.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not write to the blob, or the execution does not exist.
+    * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+    * FAILED_PRECONDITION: the execution has ended, or is stopping.
+    * ALREADY_EXISTS: the `request_id` was used with another body.
+    * RESOURCE_EXHAUSTED: 1,000 signals, or 4 MiB of them, wait in the execution for steps that take them.
     """
     WatchExecution: _aio.UnaryStreamMultiCallable[_execution_pb2.WatchExecutionRequest, _execution_pb2.WatchExecutionResponse]  # type: ignore[assignment]
     """Streams one execution's events: first those after `after_execution_sequence`, then, unless `replay_only`, those to come, until the
@@ -322,6 +352,27 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND: there is no such thing, which only administrators of the server are told.
         * FAILED_PRECONDITION: the execution has already completed or failed.
         * ALREADY_EXISTS: the `request_id` was used with another body.
+        """
+
+    @_abc_1.abstractmethod
+    def SignalExecution(
+        self,
+        request: _execution_pb2.SignalExecutionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_execution_pb2.SignalExecutionResponse, _abc.Awaitable[_execution_pb2.SignalExecutionResponse]]:
+        """Sends a signal to an execution, and answers once that is durable, whichever server runs it. The first of its steps that
+        waits for the name and the key (`flow.wait`) goes on with the value. While none does, the signal is kept, with an event
+        `flow.signalled`, and the next step that begins to wait for it takes it; of several the oldest. Each signal is taken
+        once. What is kept when the execution ends is forgotten. SendSignal is for those who do not know which execution waits.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not write to the blob, or the execution does not exist.
+        * NOT_FOUND: there is no such thing, which only administrators of the server are told.
+        * FAILED_PRECONDITION: the execution has ended, or is stopping.
+        * ALREADY_EXISTS: the `request_id` was used with another body.
+        * RESOURCE_EXHAUSTED: 1,000 signals, or 4 MiB of them, wait in the execution for steps that take them.
         """
 
     @_abc_1.abstractmethod

@@ -37,7 +37,7 @@ class _WorkflowErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_W
     WORKFLOW_ERROR_REASON_SESSION_NOT_OPEN: _WorkflowErrorReason.ValueType  # 3
     """FAILED_PRECONDITION. The session is closing or closed. Metadata: `state`."""
     WORKFLOW_ERROR_REASON_EXECUTION_ENDED: _WorkflowErrorReason.ValueType  # 4
-    """FAILED_PRECONDITION. The execution is already in a terminal state. Metadata: `state`."""
+    """FAILED_PRECONDITION. The execution is already in a terminal state; for a signal, or it is stopping. Metadata: `state`."""
     WORKFLOW_ERROR_REASON_CAUSE_REUSED: _WorkflowErrorReason.ValueType  # 5
     """ALREADY_EXISTS. Another type of blob invokes a definition for a cause that has started an execution of another blob.
     Metadata: `cause`.
@@ -61,7 +61,7 @@ WORKFLOW_ERROR_REASON_DEFINITION_NOT_RUNNABLE: WorkflowErrorReason.ValueType  # 
 WORKFLOW_ERROR_REASON_SESSION_NOT_OPEN: WorkflowErrorReason.ValueType  # 3
 """FAILED_PRECONDITION. The session is closing or closed. Metadata: `state`."""
 WORKFLOW_ERROR_REASON_EXECUTION_ENDED: WorkflowErrorReason.ValueType  # 4
-"""FAILED_PRECONDITION. The execution is already in a terminal state. Metadata: `state`."""
+"""FAILED_PRECONDITION. The execution is already in a terminal state; for a signal, or it is stopping. Metadata: `state`."""
 WORKFLOW_ERROR_REASON_CAUSE_REUSED: WorkflowErrorReason.ValueType  # 5
 """ALREADY_EXISTS. Another type of blob invokes a definition for a cause that has started an execution of another blob.
 Metadata: `cause`.

@@ -20,7 +20,7 @@ class AwaitKind(StrEnum):
     ATTEMPT = "attempt"
     """That it is time for the next attempt at the step."""
     SIGNAL = "signal"
-    """A signal. `details`: its `name` and `key`, both texts."""
+    """A signal. `details`: its `name` and `key`, both texts. One that came before is taken at once."""
     SCOPE = "scope"
     """What is inside of the scope that the step is of; until its time, the attempt may go on."""
 
@@ -29,13 +29,21 @@ class AwaitKind(StrEnum):
 class Await:
     """What is waited for, and for how long.
 
-    After `seconds` (None: never) the step ends with the route `expiry`. `details` is JSON, by the kind.
+    At the unix time `until`, or after `seconds`, the step ends with the route `expiry`; never where both are None. `details`
+    is JSON, by the kind.
     """
 
     kind: AwaitKind
     seconds: float | None
     expiry: str
     details: Mapping[str, Any] = field(default_factory=dict)
+    until: float | None = None
+
+    def end(self, now: float) -> float | None:
+        """The unix time at which an await that begins now ends; None for never."""
+        if self.until is not None:
+            return self.until
+        return None if self.seconds is None else now + self.seconds
 
     def same_as(self, other: Await | None) -> bool:
         """Whether both wait for the same thing, for any length of time."""
@@ -43,13 +51,18 @@ class Await:
 
     def to_json(self) -> dict[str, Any]:
         """The await as JSON."""
-        return {"kind": self.kind.value, "seconds": self.seconds, "expiry": self.expiry, "details": self.details}
+        made = {"kind": self.kind.value, "seconds": self.seconds, "expiry": self.expiry, "details": self.details}
+        return made if self.until is None else made | {"until": self.until}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Await:
         """The await that a JSON object stands for."""
         return cls(
-            kind=AwaitKind(content["kind"]), seconds=content["seconds"], expiry=content["expiry"], details=content["details"]
+            kind=AwaitKind(content["kind"]),
+            seconds=content["seconds"],
+            expiry=content["expiry"],
+            details=content["details"],
+            until=content.get("until"),
         )
 
 
@@ -64,6 +77,11 @@ IN_SCOPE = Await(kind=AwaitKind.SCOPE, seconds=None, expiry="")
 def time(seconds: float) -> Await:
     """Wait so many seconds, then go on with `next`."""
     return Await(kind=AwaitKind.TIME, seconds=seconds, expiry="next")
+
+
+def instant(until: float) -> Await:
+    """Wait until a unix time, then go on with `next`; at once where it has passed."""
+    return Await(kind=AwaitKind.TIME, seconds=None, expiry="next", until=until)
 
 
 RECEIVED = "received"

@@ -126,7 +126,8 @@ class ScriptSetting:
 class RouteSetting:
     """A route that a component may take, as far as its settings say: which input's value names it, and where in it.
 
-    `within` is as in ExpressionSetting; `line` and `column`, from 1, are places in a script.
+    `within` is as in ExpressionSetting; `line` and `column`, from 1, are places in a script. One `with_input` is only taken
+    where the input has a value, or a connection.
     """
 
     route: str
@@ -134,6 +135,7 @@ class RouteSetting:
     within: str = ""
     line: int = 0
     column: int = 0
+    with_input: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +263,8 @@ class Component(ABC):
     routes: ClassVar[tuple[str, ...]] = ()
     constants: ClassVar[tuple[str, ...]] = ()
     """Data inputs that only take a value of their own, and no connection."""
+    alternatives: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Groups of data inputs, of each of which one has to have a value or a connection."""
     open_ports: ClassVar[bool] = False
     """True when further data inputs and outputs than the declared ones are accepted."""
     open_routes: ClassVar[bool] = False

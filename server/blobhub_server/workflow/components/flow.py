@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from blobhub_server.workflow.components.awaits import Await, time
 from blobhub_server.workflow.components.contract import (
     CONTROL_IN,
     MAX_REASON,
@@ -25,11 +23,10 @@ from blobhub_server.workflow.components.contract import (
     Slip,
 )
 from blobhub_server.workflow.components.expressions import Evaluation
-from blobhub_server.workflow.values import is_number, unwrap
+from blobhub_server.workflow.values import unwrap
 
 _NEXT = PortSpec(category="flow_output", route="next", description="Control leaves here.")
 
-MAX_SECONDS = 366 * 86400.0
 MAX_CASES = 256
 """How many cases a switch has at most; they may come through a connection, and are looked at before any is evaluated."""
 
@@ -248,33 +245,3 @@ class Join(Component):
         """The mode must be one there is."""
         known = unwrap(settings.get("mode", "all")) in ("all", "first")
         return [] if known else [("mode", "must be `all` or `first`")]
-
-
-class Delay(PureComponent):
-    """Waits so many seconds, also across restarts of the server."""
-
-    type = "flow.delay"
-    title = "Delay"
-    ports = (
-        CONTROL_IN,
-        _NEXT,
-        PortSpec(category="data_input", route="seconds", description="How long to wait.", value_type="float", required=True),
-    )
-    routes = ("next",)
-
-    def run(self, inputs: Inputs) -> Await:
-        """Wait."""
-        value = unwrap(inputs.get("seconds"))
-        if not _is_span(value):
-            raise ComponentError("`seconds` must be a number from 0 to a year", reason="INVALID_INPUT", retryable=False)
-        return time(float(value))
-
-    def problems(self, settings: Inputs) -> list[tuple[str, str]]:
-        """A span that is set must be one that can be waited for."""
-        if "seconds" not in settings or _is_span(unwrap(settings["seconds"])):
-            return []
-        return [("seconds", "must be a number from 0 to a year")]
-
-
-def _is_span(value: Any) -> bool:
-    return is_number(value) and math.isfinite(value) and 0 <= value <= MAX_SECONDS

@@ -153,11 +153,15 @@ class _Check:
             elif spec is not None and port.has_value and not (is_computed(port.value) or fits(port.value, spec.value_type)):
                 message = f"{port.route!r} takes a value of type {spec.value_type}"
                 yield _error(P.TYPE_MISMATCH, component.id, f"{place}.value", message)
-        settings = self._lookup.settings[component.id]
+        lookup = self._lookup
+        known = {*lookup.settings[component.id], *lookup.computed[component.id], *lookup.fed[component.id]}
         for spec in type_.ports:
-            known = spec.route in {*settings, *self._lookup.computed[component.id], *self._lookup.fed[component.id]}
-            if spec.required and spec.category == DATA_INPUT and not known:
+            if spec.required and spec.category == DATA_INPUT and spec.route not in known:
                 message = f"{spec.route!r} has neither a value nor a connection"
+                yield _error(P.MISSING_PORT, component.id, f"{path}.ports", message)
+        for names in type_.alternatives:
+            if known.isdisjoint(names):
+                message = f"one of {' and '.join(map(repr, names))} needs a value or a connection"
                 yield _error(P.MISSING_PORT, component.id, f"{path}.ports", message)
 
     def _values(self, component: Component, type_: ComponentType, path: str) -> Iterator[Problem]:

@@ -94,6 +94,9 @@ def _routes(lookup: Lookup, component: Component, type_: ComponentType, path: st
     for taken in type_.routes_taken(lookup.settings[component.id]):
         if taken.route in QUIET_ROUTES or taken.route == "finally" or taken.route in carried or taken.route in told:
             continue
+        given = {*places, *lookup.fed[component.id], *lookup.computed[component.id]}
+        if taken.with_input and taken.input not in given:
+            continue
         told.add(taken.route)
         place = f"{path}.{places[taken.input]}{taken.within}" if taken.input in places else path
         message = f"no connection carries the route {taken.route[:60]!r}: whoever takes it leads nowhere"

@@ -26,6 +26,7 @@ from blobhub_server.workflow.interpreter.records import (
     Wait,
 )
 from blobhub_server.workflow.interpreter.session_values import MAX_STEP_BYTES, Unread, are_unread, beyond_reading, reread
+from blobhub_server.workflow.interpreter.signal_waits import WaitChanges
 from blobhub_server.workflow.interpreter.state import TERMINAL, ExecutionState
 from blobhub_server.workflow.interpreter.turn import Turn
 
@@ -56,6 +57,7 @@ __all__ = [
     "Turn",
     "Unread",
     "Wait",
+    "WaitChanges",
     "advance",
     "apply",
     "are_unread",

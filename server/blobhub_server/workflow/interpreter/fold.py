@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from blobhub_server.workflow.components.awaits import NEXT_ATTEMPT, Await
+from blobhub_server.workflow.components.awaits import NEXT_ATTEMPT, RECEIVED, Await
 from blobhub_server.workflow.components.contract import ComponentKind
 from blobhub_server.workflow.components.operations import SET
 from blobhub_server.workflow.definitions.graph import END, Graph, Node
 from blobhub_server.workflow.interpreter.activation import ROOT, Scope
 from blobhub_server.workflow.interpreter.control import close_step, place
+from blobhub_server.workflow.interpreter.kept_signals import KeptSignal
 from blobhub_server.workflow.interpreter.port_values import evaluate_ports, input_slot
 from blobhub_server.workflow.interpreter.records import Record
 from blobhub_server.workflow.interpreter.scope_fold import fold_ending, fold_entered, fold_exited, fold_left
@@ -33,6 +34,7 @@ def apply(graph: Graph, state: ExecutionState, record: Record) -> tuple[int, int
         state.activations.clear()
         state.scopes.clear()
         state.quiet.clear()
+        state.signals.clear()
         state.holdings.clear()
     return logged, memory
 
@@ -69,6 +71,21 @@ def _flow_ending(graph: Graph, state: ExecutionState, record: Record, kept: Mapp
     fold_ending(graph, state, ROOT, record)
 
 
+def _flow_signalled(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
+    public, private = record.public, record.private
+    memory_bytes = kept["value"]
+    state.signals.put(
+        KeptSignal(
+            name=public["name"],
+            key=public["key"],
+            value=private["signal"]["value"],
+            size_bytes=private["size"],
+            memory_bytes=memory_bytes,
+        )
+    )
+    state.holdings.bytes += memory_bytes
+
+
 def _entered(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
     assert record.step is not None
     component_id, late, origin, number = state.ready.popleft()
@@ -101,6 +118,10 @@ def _entered(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[
 
 
 def _exited(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
+    if record.public["route"] == RECEIVED:
+        assert record.step is not None
+        taken = state.signals.take(state.open[record.step].awaits)
+        state.holdings.bytes -= 0 if taken is None else taken.memory_bytes
     _end_step(graph, state, record, kept, record.public["route"])
 
 
@@ -184,6 +205,7 @@ RECORD_TYPES: Mapping[str, RecordType] = {
     "flow.ending": RecordType(_flow_ending),
     "flow.stopping": RecordType(_flow_stopping),
     "flow.stopped": RecordType(_nothing, ends="stopped"),
+    "flow.signalled": RecordType(_flow_signalled),
     "processor.entered": RecordType(_entered),
     "processor.exited": RecordType(_exited),
     "processor.error": RecordType(_error),

@@ -102,8 +102,8 @@ class _Taking(Scopes):
                 self._take_completion(happening)
             case StepOutput(step, value, printed) if self._current(step):
                 self._emit("processor.output", step, {"printed": printed} if printed else {"value": value})
-            case Signalled(name, key, value) if (waits := next(waiting_steps(state, name, key), None)) is not None:
-                self._end_await(waits, Outcome(route=RECEIVED, outputs={"value": value}), 0.0)
+            case Signalled() if state.phase == "running":
+                self._take_signal(happening)
             case Interrupted(step) if self._current(step):
                 self._interrupt(step)
             case StopRequested() if state.phase != "stopping":
@@ -233,12 +233,24 @@ class _Taking(Scopes):
         match result:
             case Outcome():
                 self._complete(step, result, elapsed, read)
+            case Await(until=until) if until is not None and until <= self._now:
+                self._complete(step, Outcome(route=result.expiry), elapsed)
             case Await():
-                until = None if result.seconds is None else self._now + result.seconds
-                self._emit("processor.waiting", step, {"await": result.to_json(), "until": until})
+                self._emit("processor.waiting", step, {"await": result.to_json(), "until": result.end(self._now)})
+                if (signal := self._state.signals.find(result)) is not None:
+                    self._end_await(step, Outcome(route=RECEIVED, outputs={"value": signal.value}), elapsed)
             case ComponentError():
                 self._fail(step, result)
             case None if step in self._state.scopes:
                 self._wake_scope(step)
             case None if awaits is not None and awaits.kind is not AwaitKind.ATTEMPT:
                 self._complete(step, Outcome(route=awaits.expiry), elapsed)
+
+    def _take_signal(self, signal: Signalled) -> None:
+        """End the first step that waits for a signal. While none does, the signal is kept."""
+        waits = next(waiting_steps(self._state, signal.name, signal.key), None)
+        if waits is not None:
+            self._end_await(waits, Outcome(route=RECEIVED, outputs={"value": signal.value}), 0.0)
+            return
+        public = {"name": signal.name, "key": signal.key}
+        self._emit("flow.signalled", public=public, private={"signal": {"value": signal.value}, "size": signal.size_bytes})

@@ -87,11 +87,15 @@ class StepOutput:
 
 @dataclass(frozen=True, slots=True)
 class Signalled:
-    """A signal has come, for the first of the steps that wait for it; it is dropped if none does."""
+    """A signal has come, for the first of the steps that wait for it; it is kept while none does.
+
+    `size_bytes` is its length as a message.
+    """
 
     name: str
     key: str
     value: Any
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def measure(record: Record) -> tuple[int, int, Mapping[str, int]]:
             memory += size
     if record.private:
         # Outputs come last: where a route has the name of a session object, it is the output that is kept.
-        for part in ("session", "input_data", "outputs"):
+        for part in ("session", "input_data", "signal", "outputs"):
             for name, value in record.private.get(part, {}).items():
                 length, kept[name] = _sizes(value)
                 logged += length

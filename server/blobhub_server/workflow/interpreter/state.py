@@ -11,6 +11,7 @@ from blobhub_server.workflow.components.awaits import Await, AwaitKind
 from blobhub_server.workflow.definitions.graph import Graph, Node
 from blobhub_server.workflow.interpreter.activation import FINALLY, ROOT, Activation, Output, Scope
 from blobhub_server.workflow.interpreter.holdings import Holdings, Slot, Version
+from blobhub_server.workflow.interpreter.kept_signals import KeptSignals
 from blobhub_server.workflow.interpreter.port_values import Evaluated
 
 TERMINAL = frozenset({"completed", "failed", "stopped"})
@@ -57,9 +58,9 @@ class ExecutionState:
     `ready` holds the tokens whose components have not been entered, in order. `tokens` counts all there are: those in
     `ready`, those of open steps, and those that wait at joins. `busy` is how many open steps are run and wait for nothing.
     `quiet` has the activations in which nothing is ready or open any more. `scopes` says how far the open steps of scopes
-    have come, by step. `begun` counts the activations begun. `input_data` has the inputs
-    that expressions read as they were given. `logged` is how many bytes the log has (`size.py`), `holdings`
-    what the state takes in memory.
+    have come, by step. `begun` counts the activations begun. `signals` has those that no step has waited for yet.
+    `input_data` has the inputs that expressions read as they were given. `logged` is how many bytes the log has (`size.py`),
+    `holdings` what the state takes in memory.
 
     Values in it are replaced and never changed in place, so that a copy costs no more than its dictionaries. Activations
     and scopes are copied when they change first: `owned` names those that are this state's alone,
@@ -77,6 +78,7 @@ class ExecutionState:
     activations: dict[int, Activation] = field(default_factory=lambda: {ROOT: Activation(number=ROOT, parent=ROOT, step=0)})
     scopes: dict[int, Scope] = field(default_factory=dict)
     quiet: dict[int, None] = field(default_factory=dict)
+    signals: KeptSignals = field(default_factory=KeptSignals)
     values: dict[str, Any] = field(default_factory=dict)
     input_data: Mapping[str, Any] = field(default_factory=dict)
     has_result: bool = False
@@ -122,6 +124,7 @@ class ExecutionState:
             activations=dict(self.activations),
             scopes=dict(self.scopes),
             quiet=dict(self.quiet),
+            signals=self.signals.copy(),
             values=dict(self.values),
             input_data=self.input_data,
             has_result=self.has_result,

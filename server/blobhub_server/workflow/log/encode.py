@@ -72,6 +72,11 @@ def _flow_stopped(event: pb.Event, public: Mapping[str, Any], execution: Executi
     event.flow_stopped.SetInParent()
 
 
+def _flow_signalled(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
+    event.flow_signalled.signal.name = public["name"]
+    event.flow_signalled.signal.key = public["key"]
+
+
 def _processor_entered(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
     event.processor_entered.attempt = public["attempt"]
 
@@ -137,6 +142,7 @@ FORMS: Mapping[str, Fill] = {
     "flow.stopping": _flow_stopping,
     "flow.stopped": _flow_stopped,
     "flow.ending": _flow_ending,
+    "flow.signalled": _flow_signalled,
     "processor.entered": _processor_entered,
     "processor.exited": _processor_exited,
     "processor.error": _processor_error,

@@ -13,6 +13,8 @@ from blobhub_server.workflow.errors import ExecutionEnded
 from blobhub_server.workflow.interpreter import TERMINAL
 
 DEFAULT_STEP_LIMIT = 10_000
+STOPPING = "stopping"
+"""The state of an execution that was asked to stop."""
 
 
 class CauseKind(StrEnum):
@@ -44,6 +46,7 @@ class Execution:
     `last_message` is the number of the last message to it.
     `recoveries` says how often in a row it was recovered and went on, and journaled nothing of that. `timeout` is None for
     no limit. `result` is JSON text in UTF-8, None where there is none. `failure` is as `interpreter/failure.py` makes it.
+    `signals` and `signal_bytes` say how many signals it keeps that no step has waited for yet.
     """
 
     id: str
@@ -69,6 +72,8 @@ class Execution:
     last_execution_sequence: int
     create_time: datetime
     end_time: datetime | None
+    signals: int = 0
+    signal_bytes: int = 0
 
     @property
     def first_execution_sequence(self) -> int:
@@ -84,6 +89,17 @@ class Execution:
 def require_stoppable(execution: Execution) -> None:
     """Raise ExecutionEnded when the execution has completed or failed; stopping twice is fine."""
     if execution.state in ("completed", "failed"):
+        raise ExecutionEnded(execution.state)
+
+
+def takes_signals(execution: Execution) -> bool:
+    """Whether an execution may still go on because of a signal."""
+    return not execution.ended and execution.state != STOPPING
+
+
+def require_signallable(execution: Execution) -> None:
+    """Raise ExecutionEnded when the execution takes no signals any more, because it has ended or is stopping."""
+    if not takes_signals(execution):
         raise ExecutionEnded(execution.state)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from blobhub_server.errors import LimitExceeded
 
-MAX_MESSAGES, MAX_BYTES = 1_000, 4 << 20
-"""How many messages, and of how many bytes together, wait in the inbox of one execution. A stop, of which each execution
-gets one, is always taken."""
+MAX_SIGNALS, MAX_BYTES = 1_000, 4 << 20
+"""How many signals, and of how many bytes together, wait in one execution: in its inbox, or for a step that takes them. A
+stop, of which each execution gets one, is always taken."""
 
 
 class MessageKind(StrEnum):
@@ -20,7 +20,8 @@ class MessageKind(StrEnum):
     STOP = "stop"
     """That it stops. `body` is empty."""
     SIGNAL = "signal"
-    """That a step goes on which waits for a signal. `body`: the signal's `name` and `key`, and its `value`, any JSON."""
+    """That a step goes on which waits for a signal. `body`: the signal's `name` and `key`, its `value`, any JSON, and the
+    `size` of all that as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,8 @@ class Message:
 
 
 def require_room(execution_id: str, count: int, size: int) -> None:
-    """Raise LimitExceeded when `count` messages of `size` bytes, the new one included, are too many for an inbox."""
-    if count > MAX_MESSAGES:
-        raise LimitExceeded("execution.messages", MAX_MESSAGES, execution_id)
+    """Raise LimitExceeded when `count` signals of `size` bytes, the new one included, are too many for an execution."""
+    if count > MAX_SIGNALS:
+        raise LimitExceeded("execution.signals", MAX_SIGNALS, execution_id)
     if size > MAX_BYTES:
-        raise LimitExceeded("execution.message_bytes", MAX_BYTES, execution_id)
+        raise LimitExceeded("execution.signal_bytes", MAX_BYTES, execution_id)

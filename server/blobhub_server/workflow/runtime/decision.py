@@ -21,6 +21,7 @@ from blobhub_server.workflow.interpreter import (
     Record,
     Signalled,
     StopRequested,
+    WaitChanges,
     advance,
     todo,
 )
@@ -48,7 +49,7 @@ class Decision:
     `messages` says how many messages are taken in, and `taken` how many of the happenings: those that are left are to happen
     again. `objects` says which session objects are written, by alias. `reads` names the session objects that it rests on:
     where one of them is another by the time that this is made durable, it is thrown away. `spent` is what of the budget it
-    took, `logged` how many bytes the records add to the log.
+    took, `logged` how many bytes the records add to the log. `waits` says which steps begin and end to wait for signals.
     """
 
     progress: Progress
@@ -60,6 +61,7 @@ class Decision:
     reads: Set[str]
     spent: int
     logged: int
+    waits: WaitChanges
 
 
 def happen(
@@ -90,6 +92,8 @@ def happen(
         last_execution_sequence=progress.execution.last_execution_sequence + len(turn.records),
         last_message=messages[-1].number if messages else progress.execution.last_message,
         recoveries=0,
+        signals=len(state.signals),
+        signal_bytes=state.signals.size_bytes,
         end_time=datetime.fromtimestamp(now, UTC) if state.ended else None,
     )
     return Decision(
@@ -102,6 +106,7 @@ def happen(
         reads=turn.reads,
         spent=turn.spent,
         logged=state.logged - progress.state.logged,
+        waits=WaitChanges.between(progress.state, state, turn.touched),
     )
 
 
@@ -137,4 +142,5 @@ def _happening(message: Message) -> Happening:
         case MessageKind.STOP:
             return StopRequested()
         case MessageKind.SIGNAL:
-            return Signalled(name=message.body["name"], key=message.body["key"], value=message.body["value"])
+            body = message.body
+            return Signalled(name=body["name"], key=body["key"], value=body["value"], size_bytes=body["size"])

@@ -16,14 +16,14 @@ from typing import Any
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import PermissionDenied
-from blobhub_server.workflow.errors import ExecutionEnded
 from blobhub_server.workflow.log.session_events import SessionEvents
-from blobhub_server.workflow.rules.execution import Execution, require_stoppable
+from blobhub_server.workflow.rules.execution import Execution, require_signallable, require_stoppable, takes_signals
 from blobhub_server.workflow.rules.message import Message, MessageKind, require_room
 from blobhub_server.workflow.rules.session import CLOSED, CLOSING, OPEN, Session
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import message as message_store
 from blobhub_server.workflow.store import session as session_store
+from blobhub_server.workflow.store import wait as wait_store
 
 
 class Inbox:
@@ -49,19 +49,41 @@ class Inbox:
         return execution
 
     async def signal(self, tx: Transaction, execution_id: str, *, name: str, key: str, value: Any) -> None:
-        """Send a signal to an execution. The first step that waits for it goes on; if none waits, the signal is dropped.
+        """Send a signal to an execution. The first step that waits for it goes on; while none does, the execution keeps it.
 
-        Raises ExecutionEnded, PermissionDenied, and LimitExceeded where too much waits in its inbox; nothing is written.
+        Raises ExecutionEnded, PermissionDenied, and LimitExceeded where too many signals wait in it; nothing is written.
         """
-        body = {"name": name, "key": key, "value": value}
-        await execution_store.lock(tx, [execution_id])  # Nobody else adds a message until this is committed.
-        count, size = await message_store.measure(tx, execution_id)
-        require_room(execution_id, count + 1, size + len(json.dumps(body)))
-        execution = await execution_store.count_message(tx, execution_id)
-        if execution is None:
-            ended = await execution_store.get(tx, execution_id)
-            raise PermissionDenied if ended is None else ExecutionEnded(ended.state)
-        await self._send(tx, [execution], MessageKind.SIGNAL, body)
+        before = await self._locked(tx, execution_id)
+        if before is None:
+            raise PermissionDenied
+        require_signallable(before)
+        await wait_store.claim(tx, execution_id, name, key)
+        await self._signal(tx, before, {"name": name, "key": key, "value": value})
+
+    async def signal_waiting(self, tx: Transaction, execution_id: str, *, name: str, key: str, value: Any) -> bool:
+        """Send a signal to an execution if a step of it waits for that; return whether one does.
+
+        Raises LimitExceeded, likewise.
+        """
+        before = await self._locked(tx, execution_id)
+        if before is None or not takes_signals(before) or await wait_store.claim(tx, execution_id, name, key) is None:
+            return False
+        await self._signal(tx, before, {"name": name, "key": key, "value": value})
+        return True
+
+    async def _locked(self, tx: Transaction, execution_id: str) -> Execution | None:
+        """An execution that is there: until this is committed, nobody adds a message to it, and no turn is journaled."""
+        await execution_store.lock(tx, [execution_id])
+        return await execution_store.get(tx, execution_id)
+
+    async def _signal(self, tx: Transaction, to: Execution, body: Mapping[str, Any]) -> None:
+        """Add a signal to the inbox of an execution that is locked and takes signals. Raises LimitExceeded."""
+        size = len(json.dumps(body))
+        count, waiting = await message_store.measure(tx, to.id)
+        require_room(to.id, to.signals + count + 1, to.signal_bytes + waiting + size)
+        counted = await execution_store.count_message(tx, to.id)
+        assert counted is not None, "it is locked, and has not ended"
+        await self._send(tx, [counted], MessageKind.SIGNAL, {**body, "size": size})
 
     async def close(self, tx: Transaction, session_id: str) -> Session:
         """Close a session to new executions and stop those that run; return it as it is then.

@@ -138,7 +138,7 @@ def to_filter(request: pb.ListExecutionsRequest, session_id: str) -> store.Filte
 
 
 class ExecutionService:
-    """Starts, stops, finds and watches executions."""
+    """Starts, stops, signals, finds and watches executions."""
 
     def __init__(self, host: Host, runtime: Runtime, inbox: Inbox, log: EventLog) -> None:
         self._host = host
@@ -222,6 +222,15 @@ class ExecutionService:
     async def StopExecution(self, request: pb.StopExecutionRequest, call: Call[Execution]) -> pb.StopExecutionResponse:
         async def make(tx: Transaction) -> pb.StopExecutionResponse:
             return pb.StopExecutionResponse(execution=to_proto(await self._inbox.stop(tx, call.resource.id)))
+
+        return await call.once(make)
+
+    async def SignalExecution(self, request: pb.SignalExecutionRequest, call: Call[Execution]) -> pb.SignalExecutionResponse:
+        value, _ = await off_loop(request.ByteSize(), call.caller.party, partial(json_field.read, request, "value"))
+
+        async def make(tx: Transaction) -> pb.SignalExecutionResponse:
+            await self._inbox.signal(tx, call.resource.id, name=request.name, key=request.key, value=value)
+            return pb.SignalExecutionResponse()
 
         return await call.once(make)
 

@@ -2,13 +2,26 @@
 
 from pathlib import Path
 
-from blobhub_server.workflow.store import event, execution, log_size, message, server, session, session_object
+from blobhub_server.workflow.store import (
+    event,
+    execution,
+    log_size,
+    message,
+    server,
+    session,
+    session_object,
+    signal,
+    wait,
+)
 
 TABLES = (
     session.sessions,
     server.servers,
     execution.executions,
     message.messages,
+    wait.waits,
+    signal.signals,
+    signal.signal_sizes,
     event.events,
     session_object.session_objects,
     log_size.log_sizes,
@@ -16,4 +29,16 @@ TABLES = (
 
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 
-__all__ = ["MIGRATIONS", "TABLES", "event", "execution", "log_size", "message", "server", "session", "session_object"]
+__all__ = [
+    "MIGRATIONS",
+    "TABLES",
+    "event",
+    "execution",
+    "log_size",
+    "message",
+    "server",
+    "session",
+    "session_object",
+    "signal",
+    "wait",
+]

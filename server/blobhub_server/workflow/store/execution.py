@@ -20,10 +20,9 @@ from blobhub_server.db.presence import blob_is_there
 from blobhub_server.db.records import ColumnGroup, Mapper, Scalar
 from blobhub_server.db.schema import Choice, Duration, Id, Json, Time, metadata
 from blobhub_server.workflow.interpreter import TERMINAL
-from blobhub_server.workflow.rules.execution import Cause, CauseKind, Execution
+from blobhub_server.workflow.rules.execution import STOPPING, Cause, CauseKind, Execution
 from blobhub_server.workflow.store.server import has_expired, select_living, servers
 
-STOPPING = "stopping"
 STATES = ("pending", "running", "waiting", STOPPING, "completed", "failed", "stopped")
 """All states."""
 _RUNNING_STATES = [state for state in STATES if state not in TERMINAL]
@@ -58,6 +57,8 @@ executions = sa.Table(
     sa.Column("last_execution_sequence", sa.BigInteger, nullable=False),
     sa.Column("create_time", Time(), nullable=False),
     sa.Column("end_time", Time()),
+    sa.Column("signals", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("signal_bytes", sa.BigInteger, nullable=False, server_default="0"),
     sa.Index("ix_executions_session_id", "session_id", "create_time", "id"),
     sa.Index("ix_executions_blob_id", "blob_id", "state", "create_time", "id"),
     sa.Index("ix_executions_blob_id_definition", "blob_id", "definition_alias", "state", "create_time", "id"),
@@ -168,7 +169,7 @@ async def lock(tx: Transaction, execution_ids: Collection[str]) -> dict[str, Loc
     return {row.id: row for row in await tx.all(_LOCK, ids=sorted(execution_ids))}
 
 
-_PROJECTED = ("recoveries", "state", "result", "failure", "last_execution_sequence", "end_time")
+_PROJECTED = ("recoveries", "state", "result", "failure", "last_execution_sequence", "end_time", "signals", "signal_bytes")
 _PROJECT = Prepared(
     executions.update()
     .where(_ID, executions.c.fence == sa.bindparam("held_fence"))

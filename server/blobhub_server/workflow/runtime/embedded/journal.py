@@ -37,6 +37,7 @@ from blobhub_server.workflow.rules.session_object import SessionObject
 from blobhub_server.workflow.runtime.embedded.current import bring_up_to_date
 from blobhub_server.workflow.runtime.embedded.failure_log import FailureLog
 from blobhub_server.workflow.runtime.embedded.object_reader import ObjectReader
+from blobhub_server.workflow.runtime.embedded.rendezvous import bring_together
 from blobhub_server.workflow.runtime.embedded.unit import EncodedUnit, Key, Unit
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as execution_store
@@ -220,6 +221,8 @@ class Journal:
         if objects:
             await object_store.put(tx, [self._object(unit, alias) for (_, alias), unit in objects.items()])
         settled = [item for unit in units if unit.work for item in await unit.work(tx, unit.execution)]
+        # After the rows of executions, as whoever signals them locks, and before the logs' sizes.
+        await bring_together(tx, self._host, units)
         # Late, for all who write to the organization's logs share this lock; and before those that listeners take, because
         # whoever joins a start locks the same after it.
         full = await self._budget.add(tx, grown) if grown else {}

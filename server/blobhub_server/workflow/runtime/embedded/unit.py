@@ -10,7 +10,7 @@ from typing import Any
 from blobhub_server.errors import LimitExceeded
 from blobhub_server.turnstile import off_loop
 from blobhub_server.workflow.definitions.graph import Graph
-from blobhub_server.workflow.interpreter import Record
+from blobhub_server.workflow.interpreter import Record, WaitChanges
 from blobhub_server.workflow.log.encode import EncodedRecord, encode_alike, encode_records
 from blobhub_server.workflow.rules import session_object as object_rules
 from blobhub_server.workflow.rules.execution import Execution
@@ -41,7 +41,7 @@ class Unit:
     to `last_message`, of which `messages` are taken in by this unit. `limit` is for a new execution, whose row is to be
     made: how many the session may have had, with it. `on_commit` is called once it is durable, before any
     watcher can see the records, and `on_full` after it, where the logs of its organization turn out to be full. `objects`
-    holds session objects to write, by alias.
+    holds session objects to write, by alias, and `waits` which steps begin and end to wait for signals.
 
     `reads` holds the etags of the session objects that the turn rests on, None for one that was absent. Where one of them is
     another by now, `decide_again` makes the unit that follows from the values that it is given, by alias, with a budget of
@@ -62,6 +62,7 @@ class Unit:
     needs: Sequence[Collection[str]] = ()
     spent: int = 0
     logged: int = 0
+    waits: WaitChanges = field(default_factory=WaitChanges)
     work: StartWork | None = None
     encoded: EncodedUnit | None = None
 
@@ -128,5 +129,6 @@ class Unit:
             needs=needs,
             spent=decision.spent,
             logged=decision.logged,
+            waits=decision.waits,
             work=work,
         )
