@@ -136,7 +136,7 @@ def test_every_event_type_is_its_payloads_name() -> None:
     payloads = event_pb2.Event.DESCRIPTOR.oneofs_by_name["payload"].fields
     for field in payloads:
         family, _, what = field.name.partition("_")
-        assert family in ("flow", "processor", "session")
+        assert family in ("flow", "processor", "scope", "session")
         assert what
 
 

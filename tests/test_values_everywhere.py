@@ -87,7 +87,9 @@ LEFT_OUT = {
             *(
                 f"{method} events.{event}.failure.details"
                 for method in ("ListEvents", "RunExecution", "WatchExecution", "WatchSession")
-                for event in ("flow_error", "processor_error", "processor_retrying")
+                for event in (
+                    *("flow_ending", "flow_error", "processor_error", "processor_retrying", "scope_ending", "scope_exited"),
+                )
             ),
             *(f"{verb}Execution execution.failure.details" for verb in ("Get", "Run", "Start", "Stop")),
             "ListExecutions executions.failure.details",
@@ -124,9 +126,7 @@ REFUSED = [
     *(
         "1" + "0" * 400,
         "-1" + "0" * 30,
-        "1e400",
-        "NaN",
-        "[-Infinity]",
+        *("1e400", "NaN", "[-Infinity]"),
         '"\\ud800"',
         '{"\\udfff": 1}',
         '{"a": 1, "a": 2}',
