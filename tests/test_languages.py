@@ -81,7 +81,8 @@ def test_nothing_else_is_missing_in_them(languages: ModuleType) -> None:
     left_out = before.keys() - comments(made).keys()
     assert comments(made).items() <= before.items()
     assert {name.split(".")[2] for name in left_out} == {
-        "AccessRule", "Permission", "access", "audited", "reference", "alias", "alias_or_id", "alias_or_within", "within"
+        "AccessRule", "Permission", "access", "audited", "reference", "alias", "alias_or_id", "alias_or_within", "within",
+        "printable",
     }  # fmt: skip
     methods = {
         f"{service.name}.{method.name}"
@@ -119,3 +120,11 @@ def test_where_a_language_is_missing_its_stubs_are_held_to_the_digest_that_they_
     monkeypatch.setenv("CI", "true")
     with pytest.raises(SystemExit, match="Go is not installed; CI needs it"):
         languages.differences(image)
+
+
+def test_in_java_no_file_has_the_class_of_a_type_that_is_in_another(languages: ModuleType) -> None:
+    files = of_contract(languages.for_java(languages.stripped(WHOLE, SOURCES)))
+    own = [file.options.java_outer_classname for file in files]
+    types = {made.name for file in files for made in (*file.message_type, *file.enum_type, *file.service)}
+    assert len({*own}) == len(files)
+    assert not types & {*own}

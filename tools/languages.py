@@ -260,13 +260,17 @@ def build(image: Path, sources: Sequence[str]) -> Path:
 
 
 def for_java(image: FileDescriptorSet) -> FileDescriptorSet:
-    """The image with Java's options, which its build cannot add: a file for each type, in a package of ours."""
+    """The image with Java's options, which its build cannot add: a file for each type, in a package of ours.
+
+    What is left for a class of the proto's own has a name that no type has: `signal.proto` has no Signal, `event.proto` has.
+    """
     made = FileDescriptorSet()
     made.CopyFrom(image)
     for file in made.file:
         if f".{file.package}" == PACKAGE:
             file.options.java_multiple_files = True
             file.options.java_package = "io.github.blobhub.v1"
+            file.options.java_outer_classname = f"{Path(file.name).stem.title().replace('_', '')}Proto"
     return made
 
 
