@@ -252,6 +252,8 @@ class Beside:
             "workflow.definitions_per_revision": max(len(revision.content) for revision in blob.revisions),
             "workflow.executions_per_session": 0,
             "workflow.sessions_per_blob": sum(len(revision.sessions) for revision in blob.revisions),
+            "workflow.signals_per_blob": 0,
+            "workflow.signal_bytes_per_blob": 0,
         }
         self._held(blob, held)
         assert self.house.run(self._events(blob)) == list(enumerate(blob.events, 1))

@@ -20,12 +20,14 @@ from waiting import DEADLINE_SECONDS, until
 
 COLUMNS, ROWS = 100, 40
 IN_TERMINAL = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
 os.setsid()
+signal.signal(signal.SIGINT, signal.default_int_handler)
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
-"""Makes the terminal that of the process, so that keys become signals."""
+"""Makes the terminal that of the process, so that keys become signals, also where the tests themselves ignore that one, as
+what a shell runs beside itself does."""
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ|\d\d:\d\d:\d\d\.\d{3}")
 DURATION = re.compile(r"\d+\.\d (ms|s)\b")

@@ -46,8 +46,8 @@ async def test_every_name_that_nobody_provides_is_an_error_at_its_place_with_the
     problems = await problems_of(api, "([x * m for x in n if has(o)] +\n default(p, q))")
     assert {problem.type for problem in problems} == {definition_pb2.DEFINITION_PROBLEM_TYPE_UNKNOWN_NAME}
     assert [(problem.line, problem.column, problem.message) for problem in problems] == [
-        (1, 7, "there is no name `m`; there are inputs, n"),
-        (2, 13, "there is no name `q`; there are inputs, n"),
+        (1, 7, "there is no name `m`; there are error, input, inputs, n, session, steps, values"),
+        (2, 13, "there is no name `q`; there are error, input, inputs, n, session, steps, values"),
     ]
 
 

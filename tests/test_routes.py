@@ -39,7 +39,10 @@ def test_a_route_that_no_connection_carries_fails_its_component_and_names_the_ro
         "reason": "ROUTE_LEADS_NOWHERE",
         "message": "component 'it' failed: it took the route 'sucess', which no connection carries; its connected routes: "
         "'success', 'other'",
+        "component_id": "it",
         "line": 0,
+        "attempt": 1,
+        "details": None,
     }
     assert replay(run.graph, run.records) == run.state
 
