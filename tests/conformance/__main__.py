@@ -69,6 +69,10 @@ async def conforms(language: Language, stage: Stage, golden: Path) -> None:
     """Run everything of a language. Raises Failed."""
     print(language.name)
     since = time.monotonic()
+    if language.fetch:
+        await run(language, language.fetch)
+        told("what it needs", since)
+        since = time.monotonic()
     for command in language.silent:
         if said := await run(language, command):
             raise Failed(f"{' '.join(command)} says:\n{said}")

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 class Language:
     """A client: what has to be installed for it, and the commands that run in its folder.
 
-    `silent` are checks that print nothing when all is well. `suite` runs its tests, `golden` those of messages alone. `tour`
+    `fetch` gets what it needs, which others would tell of as they go. `silent` are checks that print nothing when all is well. `suite` runs its tests, `golden` those of messages alone. `tour`
     runs its example, `program` the file that the `prelude` makes of its lines in the README, which come for `{lines}`.
     """
 
@@ -27,6 +27,7 @@ class Language:
     tour: tuple[str, ...]
     program: tuple[str, ...] = ()
     prelude: str = ""
+    fetch: tuple[str, ...] = ()
 
 
 PYTHON = Language(
@@ -44,6 +45,7 @@ GO = Language(
     name="go",
     tool="go",
     folder=ROOT / "clients" / "go",
+    fetch=("go", "mod", "download"),
     silent=(("gofmt", "-l", "."), ("go", "vet", "./...")),
     suite=("go", "test", "-count=1", "."),
     golden=("go", "test", "-count=1", "-run", "MessagesOfEveryType", "."),
