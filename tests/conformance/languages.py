@@ -14,8 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 class Language:
     """A client: what has to be installed for it, and the commands that run in its folder.
 
-    `fetch` gets what it needs, which others would tell of as they go. `silent` are checks that print nothing when all is well. `suite` runs its tests, `golden` those of messages alone. `tour`
-    runs its example, `program` the file that the `prelude` makes of its lines in the README, which come for `{lines}`.
+    `fetch` gets what it needs, which others would tell of as they go. `silent` are checks that print nothing when all is
+    well. `suite` runs its tests, `golden` those of messages alone. `tour` runs its example, `program` the file that the
+    `prelude` makes of its lines in the README, which come for `{lines}`.
     """
 
     name: str
