@@ -12,12 +12,16 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from itertools import count
+from typing import TypeVar
 
 import structlog
 
 from blobhub_server.errors import StorageUnavailable
 
 log = structlog.get_logger()
+
+Result = TypeVar("Result")
 
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.05, 5.0
 USABLE_ATTEMPT = 2
@@ -81,6 +85,16 @@ class Trouble:
                     await self._usable.wait()
             attempt = 0  # Those who have waited do not come all at once.
         await asyncio.sleep(retry_seconds(min(attempt, USABLE_ATTEMPT)))
+
+    async def outlasted(self, work: Callable[[], Awaitable[Result]]) -> Result:
+        """What some work gives as soon as the storage can be used for it; it is done again after each trouble."""
+        for attempt in count():
+            try:
+                return await work()
+            except StorageUnavailable as error:
+                self.report(error)
+            await self.pause(attempt)
+        raise AssertionError("the loop has no end")
 
     async def watch(self, probe: Callable[[], Awaitable[None]], set_ready: Callable[[bool], Awaitable[None]]) -> None:
         """Probe the storage after reports of trouble, and tell whether it can be written to, until cancelled.

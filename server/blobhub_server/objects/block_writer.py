@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -10,6 +9,7 @@ from typing import TypeVar
 
 from blobhub_server.background import uninterrupted
 from blobhub_server.errors import StorageUnavailable
+from blobhub_server.objects.behind import Behind
 from blobhub_server.objects.contract import DigestMismatch, ObjectTooLarge, ObjectWriter
 from blobhub_server.objects.outline import BLOCK_BYTES, Hasher, Outline
 
@@ -28,7 +28,7 @@ class BlockWriter(ObjectWriter):
         self._max_bytes = max_bytes
         self._hasher = Hasher()
         self._block = bytearray()
-        self._working: asyncio.Future[None] | None = None
+        self._behind = Behind()
         self._written = False
         self._ended = False
 
@@ -70,21 +70,18 @@ class BlockWriter(ObjectWriter):
 
     async def commit(self, expected: str | None = None) -> str:
         self._require_open()
-        await self._end_block()
+        await self._to_the_end(self._behind.settle())
         digest = await self._to_the_end(self._in_thread(lambda: self._end(expected)))
         self._ended = True
         return digest
 
     async def abort(self) -> None:
         self._ended = True
-        if self._working is not None or self._written:
+        if self._behind.is_busy or self._written:
             await uninterrupted(self._forget())
 
     async def _forget(self) -> None:
-        if self._working is not None:
-            await asyncio.wait({self._working})
-            self._working.exception()  # or asyncio would log it: whoever aborts is told nothing
-            self._working = None
+        await self._behind.forget()
         if self._written:
             self._written = False
             # Whoever aborts has an error of their own to tell, and the collector removes what cannot be removed now.
@@ -97,14 +94,8 @@ class BlockWriter(ObjectWriter):
 
     async def _begin_block(self, block: Block) -> None:
         """Begin to take the next block, once the one before is taken."""
-        await self._end_block()
-        self._working = asyncio.ensure_future(self._in_thread(lambda: self._take_block(block)))
-
-    async def _end_block(self) -> None:
-        """Wait for the block that is being taken."""
-        working, self._working = self._working, None
-        if working is not None:
-            await self._to_the_end(working)
+        await self._to_the_end(self._behind.settle())
+        self._behind.begin(self._in_thread(lambda: self._take_block(block)))
 
     async def _to_the_end(self, work: Awaitable[Value]) -> Value:
         """Work in a thread. The writer ends when that fails or is cancelled: what was written may then lack bytes."""

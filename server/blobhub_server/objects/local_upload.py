@@ -6,7 +6,6 @@ and a part that is sent again replaces the former one as a whole.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -19,6 +18,7 @@ import google_crc32c
 from blobhub_server.background import uninterrupted
 from blobhub_server.errors import ContentLost, StorageUnavailable
 from blobhub_server.ids import is_uuid
+from blobhub_server.objects.behind import Behind
 from blobhub_server.objects.contract import MAX_PARTS, ObjectTooLarge, PartMismatch, UploadPart
 from blobhub_server.objects.disk import in_thread
 from blobhub_server.objects.outline import BLOCK_BYTES
@@ -104,7 +104,7 @@ class PartWriter:
         self._size = size
         self._taken = 0
         self._block = bytearray()
-        self._working: asyncio.Future[None] | None = None
+        self._behind = Behind()
         self._sha256 = hashlib.sha256()
         self._crc32c = google_crc32c.Checksum()
         self._part: Part | None = None
@@ -116,10 +116,10 @@ class PartWriter:
             raise ObjectTooLarge(self._size)
         self._block += data
         if len(self._block) >= BLOCK_BYTES:
-            await self._settle()
+            await uninterrupted(self._behind.settle())
             block, self._block = self._block, bytearray()
             # While they are hashed and written, the next bytes come.
-            self._working = asyncio.ensure_future(in_thread(lambda: self._write(block)))
+            self._behind.begin(in_thread(lambda: self._write(block)))
 
     async def commit(self, checksums: Mapping[str, bytes]) -> UploadPart:
         """Keep the part once it is durable, in place of one of this number that is there.
@@ -129,29 +129,20 @@ class PartWriter:
         """
         if self._taken != self._size:
             raise PartIncomplete
-        await self._settle()
+        await uninterrupted(self._behind.settle())
         return await uninterrupted(in_thread(lambda: self._keep(checksums)))
 
     async def abort(self) -> None:
         """Forget what was taken. Changes nothing once it is committed."""
-        if self._working is not None or self._part is not None:
+        if self._behind.is_busy or self._part is not None:
             await uninterrupted(self._forget())
 
     async def _forget(self) -> None:
-        if self._working is not None:
-            await asyncio.wait({self._working})
-            self._working.exception()  # or asyncio would log it: whoever aborts is told nothing
-            self._working = None
+        await self._behind.forget()
         if self._part is not None:
             with suppress(StorageUnavailable):  # as `BlockWriter.abort`
                 await in_thread(self._part.discard)
             self._part = None
-
-    async def _settle(self) -> None:
-        """Wait for what is being written."""
-        working, self._working = self._working, None
-        if working is not None:
-            await uninterrupted(working)
 
     def _write(self, block: bytearray) -> None:
         if self._part is None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import count
 from typing import Any
 
 from blobhub_server.blobtypes import json_text
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.blobtypes.inference import Infers, Prediction, Question
-from blobhub_server.errors import InvalidValue, StorageUnavailable
+from blobhub_server.errors import InvalidValue
 from blobhub_server.onnx.errors import TYPE
 from blobhub_server.onnx.inference.errors import InferenceExhausted
 from blobhub_server.onnx.inference.json_tensors import from_json, to_json
@@ -32,13 +31,7 @@ class Questions(Infers):
         self._predictions = predictions
 
     async def infer(self, question: Question) -> Prediction:
-        for attempt in count():
-            try:
-                return await self._infer(question)
-            except StorageUnavailable as error:
-                self._host.db.trouble.report(error)
-            await self._host.db.trouble.pause(attempt)
-        raise AssertionError("the loop has no end")
+        return await self._host.db.trouble.outlasted(lambda: self._infer(question))
 
     async def _infer(self, question: Question) -> Prediction:
         party = question.organization_id, question.actor_id

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import count
 from typing import Any
 
 from blobhub_server.blobtypes.access import Place, Role
 from blobhub_server.blobtypes.contract import Host
-from blobhub_server.errors import PermissionDenied, StorageUnavailable
+from blobhub_server.errors import PermissionDenied
 from blobhub_server.workflow.components.outside import Secrets
 
 
@@ -20,13 +19,7 @@ class ActorSecrets(Secrets):
 
     async def use(self, *, organization_id: str, blob_id: str, actor_id: str, alias: str) -> Mapping[str, Any]:
         place = Place(organization_id=organization_id, blob_id=blob_id)
-        for attempt in count():
-            try:
-                return await self._use(place, actor_id, alias)
-            except StorageUnavailable as error:
-                self._host.db.trouble.report(error)
-            await self._host.db.trouble.pause(attempt)
-        raise AssertionError("the loop has no end")
+        return await self._host.db.trouble.outlasted(lambda: self._use(place, actor_id, alias))
 
     async def _use(self, place: Place, actor_id: str, alias: str) -> Mapping[str, Any]:
         async with self._host.db.read() as tx:

@@ -13,14 +13,13 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
 from typing import Any, TypeVar
 
 import structlog
 
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
-from blobhub_server.errors import LimitExceeded, StorageUnavailable
+from blobhub_server.errors import LimitExceeded
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.interpreter import (
     BUDGET,
@@ -248,14 +247,12 @@ class Runner:
 
     async def _read(self, query: Callable[[Transaction], Awaitable[Value]]) -> Value:
         """What a query finds, as soon as the database can be read."""
-        for attempt in count():
-            try:
-                async with self._context.db.read() as tx:
-                    return await query(tx)
-            except StorageUnavailable as error:
-                self._context.db.trouble.report(error)
-            await self._context.db.trouble.pause(attempt)
-        raise AssertionError("the loop has no end")
+
+        async def read() -> Value:
+            async with self._context.db.read() as tx:
+                return await query(tx)
+
+        return await self._context.db.trouble.outlasted(read)
 
     async def _decide_on(
         self, decide: Callable[[Mapping[str, Any]], Decision], needed: Sequence[Collection[str]]
