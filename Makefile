@@ -96,3 +96,4 @@ bench: $(STAMP) ## Measure beside the bare machine, as ratios: BENCH="schedules 
 
 clean: ## Remove everything that was made
 	rm -rf $(VENV) .build .data dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf clients/typescript/node_modules clients/typescript/dist

@@ -116,7 +116,7 @@ def test_where_a_language_is_missing_its_stubs_are_held_to_the_digest_that_they_
     assert languages.differences(image) == []
     assert "Go is not installed" in capsys.readouterr().out
     image.write_bytes(image.read_bytes() + b"another contract")
-    assert languages.differences(image) == ["clients/go/services.pb.go"]
+    assert languages.differences(image) == ["clients/go/services.pb.go", "clients/typescript/src/services_pb.ts"]
     monkeypatch.setenv("CI", "true")
     with pytest.raises(SystemExit, match="Go is not installed; CI needs it"):
         languages.differences(image)
