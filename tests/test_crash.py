@@ -6,10 +6,10 @@ import asyncio
 import random
 import uuid
 from collections import Counter
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import flows
 import grpc
 import pytest
 from blobhub.v1 import event_pb2, execution_pb2, session_pb2
@@ -17,11 +17,13 @@ from blobhub_client import page
 from figures import Figure
 from interpreting import TERMINAL
 from killing import work_until_killed
+from mixed import Counting, check_requests, mixed
 from scale import scaled
 from served import Api, ServerProcess, connected
+from web import web
 
-ROUNDS = scaled(50, least=6)
-ROUNDS_BETWEEN_CHECKS = scaled(10, least=3)
+ROUNDS = scaled(scaled(300, least=60), least=10)
+ROUNDS_BETWEEN_CHECKS = scaled(20, least=5)
 EXECUTIONS = 20
 ENDED = {
     execution_pb2.EXECUTION_STATE_COMPLETED,
@@ -31,7 +33,7 @@ ENDED = {
 
 
 async def start_until_killed(api: Api, session_id: str, acknowledged: set[str], seed: random.Random) -> None:
-    """Start executions one after the other until the server goes away."""
+    """Start executions one after the other until the server goes away; half of them get the signal that they wait for."""
     while len(acknowledged) < EXECUTIONS * 1000:
         request = execution_pb2.StartExecutionRequest(
             session=session_id,
@@ -44,6 +46,10 @@ async def start_until_killed(api: Api, session_id: str, acknowledged: set[str], 
             return
         acknowledged.add(answer.execution.id)
         await asyncio.sleep(seed.random() * 0.05)
+        if seed.random() < 0.5:
+            signal = execution_pb2.SignalExecutionRequest(execution=answer.execution.id, name="go", value_json="1")
+            with suppress(grpc.aio.AioRpcError):  # It may have gone on without, and the server may be gone.
+                await api.executions.SignalExecution(signal)
 
 
 async def read_log(api: Api, session_id: str) -> list[event_pb2.Event]:
@@ -98,25 +104,29 @@ def run_again(events: list[event_pb2.Event]) -> int:
     return sum(event.type == "processor.retrying" for event in events)
 
 
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(7200)
 async def test_no_kill_loses_anything(tmp_path: Path, database_url: str, figure: Figure) -> None:
     seed = random.Random(20261124)
-    server = ServerProcess(tmp_path / "data", database_url, lease_seconds=1)
-    await server.start()
-    acknowledged: set[str] = set()
-    events: list[event_pb2.Event] = []
-    kills = 0
-    async with connected(server.address, server.admin_key) as api:
-        session_id = await api.session(flows.MIXED)
-    start = partial(start_until_killed, session_id=session_id, acknowledged=acknowledged, seed=seed)
-    # Which moments find a step in flight is chance: there are as many kills as it takes to show one.
-    while kills < ROUNDS or not run_again(events):
-        await work_until_killed(server, database_url, start, EXECUTIONS, acknowledged, seed)
-        kills += 1
-        if kills >= ROUNDS or kills % ROUNDS_BETWEEN_CHECKS == 0:
-            async with connected(server.address, server.admin_key) as api:
-                events = await read_log(api, session_id)
-            check_log(events, acknowledged)
-    assert len(acknowledged) >= ROUNDS
-    figure(f"{kills} kills, {len(acknowledged)} executions, {len(events)} events, {run_again(events)} steps run again")
-    assert server.stop() == 0
+    async with web(Counting(seed).respond) as other:
+        address = f"127.0.0.1:{other.port}"
+        server = ServerProcess(tmp_path / "data", database_url, lease_seconds=1, http_allow=address)
+        await server.start()
+        acknowledged: set[str] = set()
+        events: list[event_pb2.Event] = []
+        kills = 0
+        async with connected(server.address, server.admin_key) as api:
+            session_id = await api.session(mixed(other.url))
+        start = partial(start_until_killed, session_id=session_id, acknowledged=acknowledged, seed=seed)
+        # Which moments find a step in flight is chance: there are as many kills as it takes to show one.
+        while kills < ROUNDS or not run_again(events):
+            await work_until_killed(server, database_url, start, EXECUTIONS, acknowledged, seed)
+            kills += 1
+            if kills >= ROUNDS or kills % ROUNDS_BETWEEN_CHECKS == 0:
+                async with connected(server.address, server.admin_key) as api:
+                    events = await read_log(api, session_id)
+                check_log(events, acknowledged)
+        assert len(acknowledged) >= ROUNDS
+        twice = check_requests(other, events)
+        counts = f"{kills} kills, {len(acknowledged)} executions, {len(events)} events, {run_again(events)} steps run again"
+        figure(f"{counts}, {len(other.asked)} requests, {twice} sent more than once")
+        assert server.stop() == 0
