@@ -237,6 +237,22 @@ def nested() -> str:
     return flows.document(parts, controls(*ways, *more) + datas("outer.error bad.value"))
 
 
+@pytest.mark.parametrize("last", [True, False])
+def test_what_fails_in_an_inner_scope_is_tried_again_with_the_outer_one(last: bool) -> None:
+    parts = [flows.component("start", "flow.start"), flows.component("outer", "flow.try", policy=RETRY)]
+    parts += [flows.component("end", "flow.end")]
+    parts += inside("outer", flows.component("inner", "flow.try"))
+    parts += inside("inner", script("work"), *([script("last")] if last else []))
+    ways = ["start.next outer", "outer.body inner", "inner.body work", "outer.success end"]
+    document = flows.document(parts, controls(*ways, *(["inner.finally last"] if last else [])))
+    entered = ["inner", "work", *(["last"] if last else [])]
+    run = Played(document).play(work=[LOST, MADE])
+    assert run.entered == ["outer", *entered, *entered, "end"]
+    run = Played(document).play(work=ComponentError("never", reason="NEVER", retryable=False))
+    assert run.entered == ["outer", *entered]
+    assert run.state.error["reason"] == "NEVER"
+
+
 def test_a_scope_that_is_left_from_around_it_runs_what_is_last_before_the_one_around_it() -> None:
     run = Played(nested()).start()
     fail = next(number for number, step in run.state.open.items() if step.component_id == "fail")

@@ -109,7 +109,8 @@ class Scopes(Ending):
         if left or (part == FINALLY and self._is_around_left(step, activation.parent)):
             self._go_on_leaving(step, part, error)
         elif part == FINALLY:
-            self._end_finally(step, held, error)
+            again = ending if error is not None else state.scopes[step].after or {}
+            self._end_finally(step, held, error, again=bool(again.get("again")))
         else:
             self._go_on_with(step, activation.round, held, ending)
 
@@ -173,39 +174,45 @@ class Scopes(Ending):
             private["after"] = others["after"]
         self._emit("scope.entered", step, public, private)
 
-    def _begin_finally(self, step: int, route: str, given: Mapping[str, Any]) -> None:
-        """Begin the `finally` of a scope, after which control leaves it by the route; "" where it is left from around it."""
-        until = (self._state.activations[ROOT].ending or {}).get("until")
-        self._begin(step, FINALLY, 0, given, until=until, after={"finally": True, "route": route})
+    def _begin_finally(self, step: int, route: str, given: Mapping[str, Any], *, again: bool = False) -> None:
+        """Begin the `finally` of a scope, after which control leaves it by the route; "" where it is left from around it.
 
-    def _end_finally(self, step: int, held: Mapping[str, Any], error: Mapping[str, Any] | None) -> None:
-        """Leave a scope whose `finally` has ended, with what it was given when that began."""
+        `again` says whether another attempt at what is around the scope may help with the error that it is given.
+        """
+        until = (self._state.activations[ROOT].ending or {}).get("until")
+        self._begin(step, FINALLY, 0, given, until=until, after={"finally": True, "route": route, "again": again})
+
+    def _end_finally(self, step: int, held: Mapping[str, Any], error: Mapping[str, Any] | None, *, again: bool) -> None:
+        """Leave a scope whose `finally` has ended, with what it was given when that began.
+
+        `again` says whether another attempt at what is around the scope may help with the error that it ends with.
+        """
         if error is not None:
             if "error" in held:
                 own = {} if error["details"] is None else {"details": error["details"]}
                 error = {**error, "details": bounded_details({"body": held["error"], **own})}
-            self._give_up(step, dict(error), again=False)
+            self._give_up(step, dict(error), again=again)
         elif "error" in held:
-            self._give_up(step, held["error"], again=False)
+            self._give_up(step, held["error"], again=again)
         else:
             self._complete(step, Outcome(route="success", outputs=held), 0.0)
 
     def _go_on_with(self, step: int, number: int, held: Mapping[str, Any], ending: Mapping[str, Any]) -> None:
         """Go on with a scope, a round of whose body has ended."""
-        error = ending.get("error")
+        error, again = ending.get("error"), bool(ending.get("again"))
         if error is not None:
-            if self._tries_again(step, dict(error), again=bool(ending.get("again"))):
+            if self._tries_again(step, dict(error), again=again):
                 return
-            self._end_body(step, {"error": error})
+            self._end_body(step, {"error": error}, again=again)
         else:
-            self._end_body(step, {"value": ending["value"]} if "value" in ending else {})
+            self._end_body(step, {"value": ending["value"]} if "value" in ending else {}, again=False)
 
-    def _end_body(self, step: int, given: dict[str, Any]) -> None:
+    def _end_body(self, step: int, given: dict[str, Any], *, again: bool) -> None:
         """Run what a scope's `finally` leads to, if there is one; then leave it, with its value or error."""
         if FINALLY in self._node(step).control:
-            self._begin_finally(step, "failure" if "error" in given else "success", given)
+            self._begin_finally(step, "failure" if "error" in given else "success", given, again=again)
         else:
-            self._end_finally(step, given, None)
+            self._end_finally(step, given, None, again=again)
 
     def _wake_scope(self, step: int) -> None:
         """The time has come to try a scope again, or to end what takes too long in it."""
