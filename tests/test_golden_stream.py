@@ -9,11 +9,14 @@ import pytest
 from blobhub.v1 import session_pb2
 from calling import ask
 from golden_events import golden, lines, shown
+from port_values import expression
 from scoping import controls, datas, inside
 from served import Api
 
 BEFORE = "print('one', 2, sep=', ')\nemit_output({'a': [1, None]})\nprint('é', end='')\nset_data_output('result', 'told')"
 AFTER = "print('then')\nemit_output('last')\nprint()\nraise ValueError('no more')"
+
+ONCE = "if inputs.tries == 2:\n    raise ValueError('once')\nset_data_output('n', inputs.index + 1)"
 
 
 def document() -> str:
@@ -59,7 +62,21 @@ def scopes() -> str:
     return flows.document(parts, controls(*ways) + datas("outer.error end.value"))
 
 
-@pytest.mark.parametrize(("name", "definition"), [("printed", document()), ("scope", scopes())])
+def loop() -> str:
+    """A loop of two rounds, the second of which fails once and is tried again."""
+    parts = [flows.component("start", "flow.start"), flows.component("end", "flow.end")]
+    parts.append(flows.value("tries", "tries", persistence="execution", value=0))
+    policy = {"retry": {"maximum_attempts": 2, "initial_interval": "0.01s"}}
+    parts.append(flows.component("loop", "flow.loop", policy=policy, **{"while": "state < 2"}, state=0))
+    parts += inside("loop", flows.component("count", "logic.expression", expression="tries + 1"))
+    parts += inside("loop", flows.component("next", "logic.code", code=ONCE, index=expression("index")))
+    parts += inside("loop", flows.component("done", "flow.end"))
+    ways = ("start.next loop", "loop.body count", "count.success next", "next.success done", "loop.success end")
+    data = ("tries.value count.tries", "count.result tries.value", "tries.value next.tries", "next.n done.value")
+    return flows.document(parts, controls(*ways) + datas(*data, "loop.state end.value"))
+
+
+@pytest.mark.parametrize(("name", "definition"), [("printed", document()), ("scope", scopes()), ("loop", loop())])
 async def test_what_watchers_are_told_is_in_order_and_always_the_same(api: Api, name: str, definition: str) -> None:
     session = await api.session(definition)
     await ask(api, "RunExecution", session=session, spec={"definition": "workflow"})

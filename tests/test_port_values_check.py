@@ -65,7 +65,7 @@ def around(value: Any) -> str:
         ("default(steps.typo.result, 1)", 9, "there is no component `typo`"),
         ("has(input.typo)", 5, "with the alias `typo`"),
         ("error.message", 1, "no route `failure` leads here, so there is no `error`"),
-        ("index + 1", 1, "there is no `index` yet"),
+        ("index + 1", 1, "there is `index` inside of a `flow.loop` alone"),
         ("[item for item in item]", 19, "there is no `item` yet"),
     ],
 )  # fmt: skip

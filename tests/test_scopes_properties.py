@@ -31,8 +31,9 @@ from scoping import controls, inside
 
 STEP_LIMIT = 40
 ROUTES = {"script": ("success", "failure"), "bad": ("success", "failure"), "all": ("next",), "first": ("next",), "end": ()}
-ROUTES |= {"stop": (), "fail": (), "try": ("success", "failure")}
-KINDS = (*["script"] * 4, "bad", "all", "first", "end", "stop", "fail", *["try"] * 3)
+ROUTES |= {"stop": (), "fail": (), "try": ("success", "failure"), "loop": ("success", "failure")}
+SCOPES = ("try", "loop")
+KINDS = (*["script"] * 4, "bad", "all", "first", "end", "stop", "fail", *["try"] * 3, *["loop"] * 2)
 RETRY = {"retry": {"maximum_attempts": 2, "initial_interval": "1s"}}
 MADE = {
     "script": lambda id_: flows.component(id_, "logic.code", code="pass"),
@@ -42,6 +43,8 @@ MADE = {
     "end": lambda id_: flows.component(id_, "flow.end", value=1),
     "stop": lambda id_: flows.component(id_, "flow.end", terminal=True),
     "fail": lambda id_: flows.component(id_, "flow.fail", reason="MEANT"),
+    "try": lambda id_: flows.component(id_, "flow.try"),
+    "loop": lambda id_: flows.component(id_, "flow.loop", **{"while": "index < 3 and state != 1"}, state=0),
 }
 
 
@@ -52,14 +55,13 @@ def graph(chance: random.Random) -> Graph:
     def fill(scope: str, begins: list[str], depth: int) -> None:
         names = list[str]()
         for _ in range(chance.randint(1, 4)):
-            kind = chance.choice([kind for kind in KINDS if kind != "try" or depth < 3])
+            kind = chance.choice([kind for kind in KINDS if kind not in SCOPES or depth < 3])
             id_ = f"{kind}{len(parts)}"
-            made = (
-                MADE[kind](id_) if kind != "try" else flows.component(id_, "flow.try", policy=chance.choice([None, RETRY]))
-            )
+            made = MADE[kind](id_) | ({"policy": RETRY} if kind in SCOPES and chance.random() < 0.5 else {})
             parts.extend(inside(scope, made) if scope else [made])
-            if kind == "try":
-                fill(id_, [f"{id_}.body", *([f"{id_}.finally"] if chance.random() < 0.6 else [])], depth + 1)
+            if kind in SCOPES:
+                last = [f"{id_}.finally"] if kind == "try" and chance.random() < 0.6 else []
+                fill(id_, [f"{id_}.body", *last], depth + 1)
             names.append(id_)
             sources = [*begins, *(f"{name}.{route}" for name in names[:-1] for route in ROUTES[name.rstrip("0123456789")])]
             ways.append(f"{chance.choice(sources)} {id_}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from blobhub_server.workflow.components.contract import (
     PortSpec,
 )
 
-_BODY = PortSpec(category="flow_output", route="body", description="Leads inside, to where the body begins.")
+BODY_PORT = PortSpec(category="flow_output", route="body", description="Leads inside, to where the body begins.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +39,18 @@ class ScopeComponent(Component):
     kind = ComponentKind.SCOPE
     inside: tuple[str, ...] = ("body",)
     """The routes that lead inside."""
+    given_inside: tuple[str, ...] = ()
+    """The data outputs that have a value inside alone."""
+    own_names: tuple[str, ...] = ()
+    """The names that expressions in its settings see beside data inputs and data of the execution."""
 
-    @abstractmethod
     def first(self, inputs: Inputs) -> First:
-        """What an attempt begins with. Raises ComponentError."""
+        """What an attempt begins with: one round, unless it is overridden. Raises ComponentError."""
+        return First(rounds=({},))
+
+    def given(self, inputs: Inputs, value: Any, number: int) -> Mapping[str, Any]:
+        """The outputs that a round of its body begins with, which are its inputs' and its `value`, so no record has them."""
+        return {}
 
 
 class Try(ScopeComponent):
@@ -59,7 +66,7 @@ class Try(ScopeComponent):
     title = "Try"
     ports = (
         CONTROL_IN,
-        _BODY,
+        BODY_PORT,
         PortSpec(
             category="flow_output", route="finally", description="Leads inside, to what is run last, however it ended."
         ),
@@ -72,7 +79,3 @@ class Try(ScopeComponent):
     )
     routes = ("body", "finally", "success", "failure")
     inside = ("body", "finally")
-
-    def first(self, inputs: Inputs) -> First:
-        """One round."""
-        return First(rounds=({},))

@@ -13,11 +13,11 @@ from blobhub_server.blobtypes.expressions import (
     unknown_name,
 )
 from blobhub_server.workflow.components.contract import Component as ComponentType
-from blobhub_server.workflow.components.contract import ComponentKind, ExpressionComponent, ExpressionSetting
+from blobhub_server.workflow.components.contract import ComponentKind, ExpressionSetting
 from blobhub_server.workflow.definitions.document import DATA_INPUT, Component, Problem, Severity
 from blobhub_server.workflow.definitions.document import ProblemType as P
 from blobhub_server.workflow.definitions.lookup import Lookup, places_of
-from blobhub_server.workflow.definitions.references import ROOTS, References, input_names, not_there
+from blobhub_server.workflow.definitions.references import ROOTS, References, input_names, not_there, roots_seen
 from blobhub_server.workflow.values import fits
 
 MAX_EXPRESSIONS = 5_000
@@ -47,7 +47,7 @@ class ExpressionCheck:
 
     def problems(self, component: Component, type_: ComponentType, path: str) -> Iterator[Problem]:
         """What is wrong with the expressions of a component."""
-        names, roots = input_names(self._lookup, component, type_), ROOTS if isinstance(type_, ExpressionComponent) else ()
+        names, roots = input_names(self._lookup, component, type_), roots_seen(type_)
         places = places_of(component)
         for setting in type_.expressions(self._lookup.settings[component.id]):
             place = f"{path}.{places.get(setting.input, 'ports')}{setting.within}"
@@ -135,7 +135,8 @@ class ExpressionCheck:
                 if found:
                     yield _problem(P.UNKNOWN_NAME, component, place, _at(use, found))
             elif not use.optional:
-                known = [*names, *(root for root in roots if root not in names)]
+                seen = (root for root in roots if root not in names and self._references.is_there(root, component.id))
+                known = [*names, *seen]
                 unknown = unknown_name(use.name, known, line=use.line, column=use.column)
                 message = not_there(use.name)
                 yield _problem(P.UNKNOWN_NAME, component, place, _at(use, message) if message else unknown)
@@ -156,6 +157,6 @@ def _undecided(component: Component, place: str) -> Problem:
         type=P.TYPE_MISMATCH,
         component_id=component.id,
         path=place,
-        message="is never True or False, so the switch fails when it comes to this case",
+        message=f"is never True or False, so the {component.type} fails when it comes to it",
         severity=Severity.WARNING,
     )

@@ -1,4 +1,5 @@
-"""What expressions refer to beside the data inputs of their component: `input`, `values`, `session`, `steps` and `error`.
+"""What expressions refer to beside the data inputs of their component: `input`, `values`, `session`, `steps`, `error` and,
+in a scope whose body is run more than once, `index`.
 
 References are written out, as `steps.fetch.body` or `values["unit-price"]`, so what an expression reads is known when its
 definition is checked, and nothing else has to be kept for it.
@@ -16,15 +17,20 @@ from blobhub_server.workflow.components.contract import Component as ComponentTy
 from blobhub_server.workflow.components.contract import ComponentKind, ExpressionComponent
 from blobhub_server.workflow.components.data import persistence_of
 from blobhub_server.workflow.components.expressions import INPUTS
+from blobhub_server.workflow.components.repeated import INDEX
+from blobhub_server.workflow.components.scopes import ScopeComponent
 from blobhub_server.workflow.definitions.document import DATA_INPUT, DATA_OUTPUT, Component
 from blobhub_server.workflow.definitions.lookup import Lookup
 from blobhub_server.workflow.values import unwrap
 
 INPUT, VALUES, SESSION, STEPS, ERROR = "input", "values", "session", "steps", "error"
-ROOTS = (INPUT, VALUES, SESSION, STEPS, ERROR)
+OF_ROUNDS = (INDEX,)
+"""Those that are of the round of a scope's body that a component is in, each the scope's output of that name."""
+ROOTS = (INPUT, VALUES, SESSION, STEPS, ERROR, *OF_ROUNDS)
 """The names that references begin with. A data input of one of these names comes first where its component's own expression
 sees it."""
-_NOT_YET = ("index", "item")
+_NOT_YET = ("item",)
+_GIVEN_IN = {INDEX: "a `flow.loop`"}
 _EXAMPLES = {INPUT: "input.name", VALUES: "values.price", SESSION: "session.visits", STEPS: "steps.fetch.body"}
 
 
@@ -32,8 +38,9 @@ _EXAMPLES = {INPUT: "input.name", VALUES: "values.price", SESSION: "session.visi
 class Reference:
     """Data of an execution: the `key` is an alias or, of `steps`, the id of a component, whose `output` is meant.
 
-    That of `error` has no key: it is the output `error` of the component whose route `failure` led to the step. `own` is the
-    id of the `data.value` whose own value holds where there is no other; empty where there is none.
+    That of `error` has no key: it is the output `error` of the component whose route `failure` led to the step. The key of
+    one of OF_ROUNDS is the scope's. `own` is the id of the `data.value` whose own value holds where there is no other; empty
+    where there is none.
     """
 
     root: str
@@ -44,7 +51,7 @@ class Reference:
     @property
     def path(self) -> tuple[str, ...]:
         """How an expression writes it, name by name."""
-        return tuple(filter(None, (self.root, self.key, self.output)))
+        return (self.root,) if self.root in OF_ROUNDS else tuple(filter(None, (self.root, self.key, self.output)))
 
 
 class References:
@@ -66,6 +73,8 @@ class References:
         if use.name == ERROR:
             handles = component_id in self._handlers
             return Reference(root=ERROR, key="") if handles else "no route `failure` leads here, so there is no `error`"
+        if use.name in OF_ROUNDS:
+            return self._of_round(use.name, component_id)
         if not use.path or (use.name == STEPS and len(use.path) < 2):
             example = _EXAMPLES[use.name]
             return f"`{use.name}` is read by names that are written out, as in `{example}` or `{_subscripts(example)}`"
@@ -79,12 +88,29 @@ class References:
         connections = self._lookup.definition.connections
         return self._lookup.reachable({c.target_id for c in connections if c.control and c.route in ("failure", "finally")})
 
+    def is_there(self, root: str, component_id: str) -> bool:
+        """Whether one of ROOTS leads to something from a component."""
+        return root not in OF_ROUNDS or isinstance(self._of_round(root, component_id), Reference)
+
+    def _of_round(self, name: str, component_id: str) -> Reference | str:
+        """What a name of the innermost scope that gives it refers to."""
+        for scope in reversed(self._lookup.scope_path(component_id)):
+            type_ = self._lookup.types.get(scope)
+            if isinstance(type_, ScopeComponent) and name in type_.given_inside:
+                return Reference(root=name, key=scope, output=name)
+        return f"there is `{name}` inside of {_GIVEN_IN[name]} alone"
+
     def out_of_sight(self, reader: Component, reference: Reference) -> str:
         """Why a component does not see what is referred to; empty where it does."""
-        inside = self._lookup.components[reference.key].parent_id if reference.root == STEPS else ""
-        if not inside or inside in self._lookup.scope_path(reader.id):
+        if reference.root != STEPS:
             return ""
-        return f"`{reference.key[:60]}` is inside of the scope `{inside[:60]}`, and what is in there is not seen from here"
+        key, type_, path = reference.key, self._lookup.types[reference.key], self._lookup.scope_path(reader.id)
+        if isinstance(type_, ScopeComponent) and reference.output in type_.given_inside and key not in path:
+            return f"`{key[:60]}` gives the output `{reference.output}` inside alone"
+        inside = self._lookup.components[key].parent_id
+        if not inside or inside in path:
+            return ""
+        return f"`{key[:60]}` is inside of the scope `{inside[:60]}`, and what is in there is not seen from here"
 
     def _step(self, id_: str, output: str) -> Reference | str:
         if id_ not in self._lookup.components:
@@ -154,11 +180,22 @@ def input_names(lookup: Lookup, component: Component, type_: ComponentType) -> d
     """The data inputs that a component's expressions see by name: all but those that its type declares."""
     own = {port.route for port in component.ports if port.category == DATA_INPUT}
     routes = {port.route for port in type_.ports if port.category == DATA_INPUT}
-    return dict.fromkeys(sorted((own | lookup.fed[component.id]) - routes | {INPUTS}))
+    names = dict.fromkeys(sorted((own | lookup.fed[component.id]) - routes | {INPUTS}))
+    return names | dict.fromkeys(type_.own_names if isinstance(type_, ScopeComponent) else ())
+
+
+def roots_seen(type_: ComponentType) -> tuple[str, ...]:
+    """Those of ROOTS that the expressions in a component's settings see. Those of scopes are looked at when a round ends,
+    before which no session objects are read for them."""
+    if isinstance(type_, ScopeComponent):
+        return tuple(root for root in ROOTS if root != SESSION)
+    return ROOTS if isinstance(type_, ExpressionComponent) else ()
 
 
 def not_there(name: str) -> str:
-    """Why a name that is not there yet is not there; empty for any other."""
+    """Why a name is not there that is elsewhere, or not yet; empty for any other."""
+    if name == SESSION:
+        return "`session` is not seen here: a data input that is an expression brings its value, as of when control came"
     return f"there is no `{name}` yet" if name in _NOT_YET else ""
 
 
@@ -191,12 +228,11 @@ def references_of_expressions(
     lookup: Lookup, references: References, component: Component, type_: ComponentType
 ) -> Iterator[Reference]:
     """What the expressions in a component's settings refer to beside its data inputs."""
-    if not isinstance(type_, ExpressionComponent):
-        return
-    names = input_names(lookup, component, type_)
+    roots = roots_seen(type_)
+    names = input_names(lookup, component, type_) if roots else {}
     for setting in type_.expressions(lookup.settings[component.id]):
         for use in _uses(setting.text):
-            if use.name not in ROOTS or use.name in names:
+            if use.name not in roots or use.name in names:
                 continue
             if isinstance(found := references.resolve(use, component.id), Reference):
                 yield found

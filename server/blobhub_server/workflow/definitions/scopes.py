@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from blobhub_server.workflow.components.contract import ComponentKind
+from blobhub_server.workflow.components.scopes import ScopeComponent
 from blobhub_server.workflow.definitions.document import Component, Connection, Problem
 from blobhub_server.workflow.definitions.document import ProblemType as P
 from blobhub_server.workflow.definitions.lookup import START, Lookup, leads_inside
@@ -73,8 +74,11 @@ def _data(lookup: Lookup, connection: Connection) -> str:
     source, target = connection.source_id, connection.target_id
     if any(_kind(lookup, id_) in (ComponentKind.DATA, None) for id_ in (source, target)):
         return ""
-    here = lookup.components[source].parent_id
-    if here and here not in lookup.scope_path(target):
+    here, type_ = lookup.components[source].parent_id, lookup.types[source]
+    if isinstance(type_, ScopeComponent) and connection.source_route in type_.given_inside:
+        if source not in lookup.scope_path(target):
+            return f"{source!r} gives {connection.source_route!r} inside alone, and {target!r} is not inside of it"
+    elif here and here not in lookup.scope_path(target):
         return f"data leaves {here!r} only as its value, or into a `data.value`; {target!r} is not inside of it"
     return ""
 

@@ -69,12 +69,14 @@ class Scope:
     """How far a scope's step has come.
 
     `live` holds the activations that it waits for. `after` says how the step ends once there are none: it is set when its
-    `finally` begins, or when no further round is to begin. `rounds` counts the rounds begun.
+    `finally` begins, or when no further round is to begin. `rounds` counts the rounds begun. `value` is what its rounds
+    have come to: the state of a loop.
     """
 
     live: tuple[int, ...] = ()
     rounds: int = 0
     after: Mapping[str, Any] | None = None
+    value: Any = None
 
     def copy(self) -> Scope:
         """An independent copy."""

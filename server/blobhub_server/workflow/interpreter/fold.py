@@ -10,12 +10,20 @@ from blobhub_server.workflow.components.awaits import NEXT_ATTEMPT, RECEIVED, Aw
 from blobhub_server.workflow.components.contract import ComponentKind
 from blobhub_server.workflow.components.operations import SET
 from blobhub_server.workflow.definitions.graph import END, Graph, Node
-from blobhub_server.workflow.interpreter.activation import ROOT, Scope
+from blobhub_server.workflow.interpreter.activation import ROOT
 from blobhub_server.workflow.interpreter.control import close_step, place
 from blobhub_server.workflow.interpreter.kept_signals import KeptSignal
 from blobhub_server.workflow.interpreter.port_values import evaluate_ports, input_slot
 from blobhub_server.workflow.interpreter.records import Record
-from blobhub_server.workflow.interpreter.scope_fold import fold_ending, fold_entered, fold_exited, fold_left
+from blobhub_server.workflow.interpreter.scope_fold import (
+    begin_scope,
+    fold_ending,
+    fold_entered,
+    fold_exited,
+    fold_left,
+    forget_scope,
+    try_again,
+)
 from blobhub_server.workflow.interpreter.session_values import apply_writes, made_bytes
 from blobhub_server.workflow.interpreter.size import measure
 from blobhub_server.workflow.interpreter.state import ExecutionState, Step, inputs_of
@@ -113,8 +121,7 @@ def _entered(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[
     if late:
         activation.late[record.step] = late
     if node.kind is ComponentKind.SCOPE:
-        state.scopes[record.step] = Scope()
-        state.owned.add(-record.step)
+        begin_scope(graph, state, record.step)
 
 
 def _exited(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
@@ -135,7 +142,7 @@ def _end_step(graph: Graph, state: ExecutionState, record: Record, kept: Mapping
     ended, activation, late = close_step(state, record.step)
     node = graph.components[ended.component_id]
     if node.kind is ComponentKind.SCOPE:
-        del state.scopes[record.step]
+        forget_scope(state, record.step, node.id)
     outputs = record.private.get("outputs", {})
     if node.writes:
         _write(state, node, record.step, outputs, kept)
@@ -157,8 +164,7 @@ def _retrying(graph: Graph, state: ExecutionState, record: Record, kept: Mapping
         step, attempt=public["attempt"], awaits=NEXT_ATTEMPT, until=public["until"], failures=failures
     )
     if record.step in state.scopes:
-        state.scopes[record.step] = Scope()
-        state.owned.add(-record.step)
+        try_again(graph, state, record.step)
 
 
 def _waiting(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:

@@ -37,7 +37,7 @@ from blobhub_server.workflow.interpreter.records import (
     StopRequested,
     TimedOut,
 )
-from blobhub_server.workflow.interpreter.scopes import Scopes
+from blobhub_server.workflow.interpreter.rounds import Rounds
 from blobhub_server.workflow.interpreter.session_values import are_unread, beyond_reading, have_changed, writes_of
 from blobhub_server.workflow.interpreter.size import MAX_LOG_BYTES
 from blobhub_server.workflow.interpreter.state import ExecutionState
@@ -80,7 +80,7 @@ def advance(
     return turn
 
 
-class _Taking(Scopes):
+class _Taking(Rounds):
     """Takes happenings into a turn."""
 
     def lacks(self, happening: Happening) -> bool:

@@ -19,7 +19,16 @@ from blobhub_server.workflow.components.contract import (
 )
 from blobhub_server.workflow.components.expressions import message_of
 from blobhub_server.workflow.definitions.graph import Graph, Node
-from blobhub_server.workflow.definitions.references import ERROR, INPUT, SESSION, STEPS, VALUES, PortValue, Reference
+from blobhub_server.workflow.definitions.references import (
+    ERROR,
+    INPUT,
+    OF_ROUNDS,
+    SESSION,
+    STEPS,
+    VALUES,
+    PortValue,
+    Reference,
+)
 from blobhub_server.workflow.interpreter.activation import ROOT
 from blobhub_server.workflow.interpreter.holdings import Slot
 from blobhub_server.workflow.interpreter.size import memory_of
@@ -38,6 +47,9 @@ _ABSENCES = {
     STEPS: "there is no step",
 }
 """What is said of what is absent, before its name."""
+
+_OF_OUTPUTS = frozenset({STEPS, ERROR, *OF_ROUNDS})
+"""What references to outputs begin with."""
 
 Found = Mapping[Reference, Any]
 """What references have led to, as it is in the state; those that led to nothing are not in it."""
@@ -122,14 +134,20 @@ def run_in_context(
     graph: Graph, state: ExecutionState, step: int, component: PureComponent, session: Mapping[str, Any]
 ) -> object:
     """What a component gives. Its expressions see what they refer to, and share the fuel with those of its ports."""
+    inputs = state.open[step].inputs
+    if not isinstance(component, ExpressionComponent):
+        return component.run(inputs)
+    return component.run_in(inputs, expression_context(graph, state, step, session))
+
+
+def expression_context(graph: Graph, state: ExecutionState, step: int, session: Mapping[str, Any]) -> ExpressionContext:
+    """What the expressions in a component's settings refer to, and the fuel that those of its ports have left."""
     about = state.open[step]
     references = graph.components[about.component_id].references
-    if not isinstance(component, ExpressionComponent):
-        return component.run(about.inputs)
     fuel = Fuel()
     fuel.left -= about.evaluated.work if about.evaluated else 0
     found, _ = find(graph, state, about.activation, references, session, about.origin)
-    return component.run_in(about.inputs, ExpressionContext(names=_names(references, found), fuel=fuel))
+    return ExpressionContext(names=_names(references, found), fuel=fuel)
 
 
 def find(
@@ -144,8 +162,8 @@ def find(
     found, slots = dict[Reference, Any](), dict[Reference, Slot]()
     for reference in references:
         key = reference.key
-        if reference.root in (STEPS, ERROR):
-            output = (key, reference.output) if reference.root == STEPS else (origin, ERROR)
+        if reference.root in _OF_OUTPUTS:
+            output = (origin, ERROR) if reference.root == ERROR else (key, reference.output)
             if (holder := state.where(activation, output)) is not None:
                 found[reference], slots[reference] = holder.outputs[output], (holder.number, *output)
         elif reference.root == SESSION:
@@ -192,8 +210,8 @@ def _names(references: Iterable[Reference], found: Found) -> dict[str, Any]:
     """What references lead to, by the names that expressions use."""
     names: dict[str, Any] = {}
     for reference in references:
-        if reference.root == ERROR:
-            names.update({ERROR: unwrap(found[reference])} if reference in found else {})
+        if reference.root == ERROR or reference.root in OF_ROUNDS:
+            names.update({reference.root: unwrap(found[reference])} if reference in found else {})
             continue
         root, *between, last = reference.path
         space = names.setdefault(root, Namespace(_ABSENCES[root]))

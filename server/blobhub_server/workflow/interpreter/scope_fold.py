@@ -8,11 +8,50 @@ from dataclasses import replace
 
 from blobhub_server.workflow.components.awaits import IN_SCOPE, NEXT_ATTEMPT
 from blobhub_server.workflow.components.contract import ComponentKind
+from blobhub_server.workflow.components.repeated import STATE, Loop
+from blobhub_server.workflow.components.scopes import ScopeComponent
 from blobhub_server.workflow.definitions.graph import Graph
-from blobhub_server.workflow.interpreter.activation import BODY, FINALLY, Activation
+from blobhub_server.workflow.interpreter.activation import BODY, FINALLY, Activation, Scope
 from blobhub_server.workflow.interpreter.control import close_step, place
+from blobhub_server.workflow.interpreter.holdings import Slot
 from blobhub_server.workflow.interpreter.records import Record
 from blobhub_server.workflow.interpreter.state import ExecutionState
+
+
+def scope_of(graph: Graph, component_id: str) -> ScopeComponent:
+    """The scope that a component is."""
+    component = graph.components[component_id].implementation
+    assert isinstance(component, ScopeComponent)
+    return component
+
+
+def begin_scope(graph: Graph, state: ExecutionState, step: int) -> None:
+    """A step of a scope begins, or begins anew."""
+    about = state.open[step]
+    component = scope_of(graph, about.component_id)
+    value = component.begins_with(about.inputs) if isinstance(component, Loop) else None
+    state.scopes[step] = Scope(value=value)
+    state.owned.add(-step)
+
+
+def try_again(graph: Graph, state: ExecutionState, step: int) -> None:
+    """A scope is to be tried again: a loop's round that has failed, of any other scope all of it."""
+    if isinstance(scope_of(graph, state.open[step].component_id), Loop):
+        scope = state.own_scope(step)
+        scope.rounds = max(0, scope.rounds - 1)
+    else:
+        begin_scope(graph, state, step)
+
+
+def forget_scope(state: ExecutionState, step: int, component_id: str) -> None:
+    """The step of a scope ends."""
+    del state.scopes[step]
+    state.holdings.drop(_value_slot(step, component_id))
+
+
+def _value_slot(step: int, component_id: str) -> Slot:
+    """The slot of what a scope's rounds have come to; no activation has a negative number."""
+    return -step, component_id, STATE
 
 
 def fold_entered(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
@@ -27,6 +66,8 @@ def fold_entered(graph: Graph, state: ExecutionState, record: Record, kept: Mapp
     for name, value in record.private.get("outputs", {}).items():
         made.outputs[step.component_id, name] = value
         state.holdings.put((number, step.component_id, name), (kept[name], -number, name))
+    if part == BODY:
+        _give(graph, state, record.step, made)
     state.busy -= step.awaits is None
     until = public.get("until", step.until)
     state.open[record.step] = replace(step, awaits=IN_SCOPE, until=until)
@@ -41,6 +82,17 @@ def fold_entered(graph: Graph, state: ExecutionState, record: Record, kept: Mapp
     place(graph, state, made, graph.components[step.component_id].control.get(part, ()), 0, origin)
 
 
+def _give(graph: Graph, state: ExecutionState, step: int, made: Activation) -> None:
+    """Give a round of a body what it begins with."""
+    id_ = state.open[step].component_id
+    given = scope_of(graph, id_).given(state.open[step].inputs, state.scopes[step].value, made.round)
+    for name, value in given.items():
+        made.outputs[id_, name] = value
+    version = state.holdings.current.get(_value_slot(step, id_)) if STATE in given else None
+    if version is not None:
+        state.holdings.put((made.number, id_, STATE), version)
+
+
 def fold_exited(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
     """An activation has ended: whatever was left in it is forgotten."""
     assert record.step is not None
@@ -49,8 +101,25 @@ def fold_exited(graph: Graph, state: ExecutionState, record: Record, kept: Mappi
     scope.live = tuple(other for other in scope.live if other != number)
     if "after" in record.private:
         scope.after = record.private["after"]
+    if record.public["part"] == BODY and "error" not in record.public:
+        _take_round(graph, state, record, kept)
     _remove(graph, state, number)
     close_if_left(graph, state, record.step)
+
+
+def _take_round(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
+    """A round of a body has ended well: what it has given is the state of its loop, whose attempts count anew."""
+    assert record.step is not None
+    step = state.open[record.step]
+    if not isinstance(scope_of(graph, step.component_id), Loop):
+        return
+    if step.failures:
+        state.open[record.step] = replace(step, failures=0)
+    outputs = record.private.get("outputs", {})
+    if "value" in outputs:
+        state.own_scope(record.step).value = outputs["value"]
+        version = (kept["value"], -record.public["activation"], "value")
+        state.holdings.put(_value_slot(record.step, step.component_id), version)
 
 
 def fold_left(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
@@ -103,9 +172,10 @@ def _remove(graph: Graph, state: ExecutionState, number: int) -> None:
     if state.activations[number].tokens:
         state.ready = deque(token for token in state.ready if token[3] != number)
         for step in [step for step, about in state.open.items() if about.activation == number]:
-            for live in state.scopes[step].live if step in state.scopes else ():
-                _remove(graph, state, live)
-            state.scopes.pop(step, None)
+            if step in state.scopes:
+                for live in state.scopes[step].live:
+                    _remove(graph, state, live)
+                forget_scope(state, step, state.open[step].component_id)
             close_step(state, step)
             state.dropped.append(step)
     ended = state.activations.pop(number)
@@ -141,6 +211,6 @@ def close_if_left(graph: Graph, state: ExecutionState, step: int) -> None:
     if finally_ and not (scope.after is not None and scope.after.get("finally")):
         return
     _, activation, _ = close_step(state, step)
-    del state.scopes[step]
+    forget_scope(state, step, about.component_id)
     if not activation.active:
         state.quiet[activation.number] = None

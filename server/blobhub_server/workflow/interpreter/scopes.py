@@ -14,7 +14,7 @@ from blobhub_server.workflow.components.scopes import ScopeComponent
 from blobhub_server.workflow.interpreter.activation import BODY, FINALLY, ROOT
 from blobhub_server.workflow.interpreter.ending import Ending, failed
 from blobhub_server.workflow.interpreter.failure import bounded_details, cut, failure, failure_of
-from blobhub_server.workflow.interpreter.scope_fold import steps_within
+from blobhub_server.workflow.interpreter.scope_fold import scope_of, steps_within
 
 GRACE_SECONDS = 30.0
 """How long the `finally` of scopes may take in all when an execution is stopped, or has taken longer than it may."""
@@ -148,10 +148,8 @@ class Scopes(Ending):
 
     def _begin_attempt(self, step: int) -> None:
         """Begin an attempt at a scope. Raises ComponentError."""
-        timeout = self._node(step).policy.timeout
-        until = None if timeout is None else self._now + timeout
-        scope = self._scope_of(step)
-        first = scope.first(self._state.open[step].inputs)
+        until = self._end_of_attempt(step)
+        first = self._scope_of(step).first(self._state.open[step].inputs)
         self.budget -= first.price
         if first.outcome is not None:
             self._complete(step, first.outcome, 0.0)
@@ -159,10 +157,13 @@ class Scopes(Ending):
         for number, given in enumerate(first.rounds):
             self._begin(step, BODY, number, given, until=until)
 
+    def _end_of_attempt(self, step: int) -> float | None:
+        """When an attempt that begins now has taken too long; None for never."""
+        timeout = self._node(step).policy.timeout
+        return None if timeout is None else self._now + timeout
+
     def _scope_of(self, step: int) -> ScopeComponent:
-        component = self._node(step).implementation
-        assert isinstance(component, ScopeComponent)
-        return component
+        return scope_of(self._graph, self._state.open[step].component_id)
 
     def _begin(self, step: int, part: str, number: int, given: Mapping[str, Any], **others: Any) -> None:
         """Begin an activation of a part of a scope."""
