@@ -16,6 +16,7 @@ import grpc
 import pytest
 from disguises import Leak, Scanner
 from google.protobuf import descriptor_pool, message_factory
+from grpc._channel import Channel as ThreadedChannel
 from grpc.aio._channel import Channel
 from marked import planted
 
@@ -87,13 +88,12 @@ def _hands_out_a_key(method: str) -> Any:
 
 @contextmanager
 def recorded(outputs: Outputs) -> Iterator[None]:
-    """Record what all channels of this process are answered."""
+    """Record what all channels of this process are answered. Errors of channels with threads are recorded as CallError."""
     with pytest.MonkeyPatch.context() as patch:
         for kind in KINDS:
-            patch.setattr(Channel, kind, _recording(getattr(Channel, kind), outputs))
+            for channel in (Channel, ThreadedChannel):
+                patch.setattr(channel, kind, _recording(getattr(channel, kind), outputs))
         patch.setattr(grpc.aio.AioRpcError, "__init__", _recording_errors(grpc.aio.AioRpcError.__init__, outputs))
-        for name in ("insecure_channel", "secure_channel"):
-            patch.setattr(grpc, name, _unrecorded)
         yield
 
 
@@ -117,10 +117,6 @@ def _recording_errors(init: Callable[..., None], outputs: Outputs) -> Callable[.
         outputs.error(error)
 
     return made
-
-
-def _unrecorded(*_args: Any, **_kwargs: Any) -> None:
-    raise AssertionError("tests use grpc.aio: what another channel is told would not be looked through for secrets")
 
 
 class Recording:

@@ -40,7 +40,7 @@ PYTHON = Language(
     golden=(),
     tour=(sys.executable, str(ROOT / "clients/python/examples/tour.py"), "{address}", "{definition}"),
 )
-"""Its stubs write and judge the golden messages, in the run itself. It sends no models; the suite repeats changes."""
+"""Its stubs write and judge the golden messages, in the run itself."""
 
 GO = Language(
     name="go",

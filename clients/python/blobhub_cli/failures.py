@@ -8,8 +8,7 @@ from enum import IntEnum
 from typing import Any
 
 import grpc
-from blobhub_client import Unreachable
-from google.rpc import error_details_pb2, status_pb2
+from blobhub_client import CallError, Unreachable
 
 
 class ExitCode(IntEnum):
@@ -124,43 +123,22 @@ def explain(error: Exception, command: str) -> Problem:
             next_step="start a server there, or name another: blobhub login ADDRESS, --address, BLOBHUB_ADDRESS",
         )
     if isinstance(error, grpc.RpcError):
-        return _explain_status(error, command)
+        return _explain_status(CallError.of(error), command)
     raise error
 
 
-def _explain_status(error: grpc.RpcError, command: str) -> Problem:
-    code, info, violations = error.code(), error_details_pb2.ErrorInfo(), []
-    for detail in status_details(error):
-        request = error_details_pb2.BadRequest()
-        if detail.Unpack(request):
-            violations += [_violation(each) for each in request.field_violations]
-        detail.Unpack(info)
-    next_step = NEXT.get(info.reason) or NEXT_BY_CODE.get(code, "")
+def _explain_status(error: CallError, command: str) -> Problem:
+    code = error.code()
+    next_step = NEXT.get(error.reason) or NEXT_BY_CODE.get(code, "")
     return Problem(
         code=CODES.get(code, ExitCode.REFUSED),
         message=error.details() or code.name,
-        reason=info.reason or code.name,
-        domain=info.domain,
-        violations=[each for each in violations if each not in (error.details() or "")],
+        reason=error.reason or code.name,
+        domain=error.domain,
+        violations=[each for each in map(_violation, error.violations) if each not in (error.details() or "")],
         next_step=next_step.format(command=command),
     )
 
 
 def _violation(found: Any) -> str:
     return f"{found.field}: {found.description}" if found.field else str(found.description)
-
-
-def status_details(error: grpc.RpcError) -> list[Any]:
-    """The details that came with a status."""
-    metadata: Any = error.trailing_metadata() or ()
-    for key, value in metadata:
-        if key == "grpc-status-details-bin":
-            return list(status_pb2.Status.FromString(value).details)
-    return []
-
-
-def retry_seconds(error: grpc.RpcError) -> float:
-    """How long the server says to wait before a call is made again; 0 where it does not say."""
-    info = error_details_pb2.RetryInfo()
-    found = any(detail.Unpack(info) for detail in status_details(error))
-    return float(info.retry_delay.ToTimedelta().total_seconds()) if found else 0.0

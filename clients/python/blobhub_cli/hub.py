@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
-from blobhub_client import Client, Unreachable, connect, page
+from blobhub_client import Client, Policy, Unreachable, connect, page
 from google.protobuf.message import Message
 
-from blobhub_cli.failures import retry_seconds
 from blobhub_cli.inputs import read_bytes
 from blobhub_cli.output import Output
 from blobhub_cli.profiles import Profile
 
 CONNECT_SECONDS = 10.0
-CALL_SECONDS = 60.0
+POLICY = Policy(call_seconds=60)
 RECONNECT_SECONDS = 120.0
 """How long a watch that was cut off tries to go on."""
-TRIES = 4
-FIRST_WAIT_SECONDS = 0.2
 MAX_PAGE = 1000
 
 Answer = TypeVar("Answer")
@@ -40,17 +36,8 @@ class Hub:
     """What is said when the command is interrupted, about what goes on without it."""
 
     async def call(self, method: Callable[..., Awaitable[Answer]], request: Message) -> Answer:
-        """Make a call, and again while the server cannot take it: with a request id, nothing happens twice."""
-        if "request_id" in request.DESCRIPTOR.fields_by_name and not request.request_id:  # type: ignore[attr-defined]
-            request.request_id = str(uuid.uuid4())  # type: ignore[attr-defined]
-        for number in range(1, TRIES + 1):
-            try:
-                return await method(request, timeout=CALL_SECONDS)
-            except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or number == TRIES:
-                    raise
-                await asyncio.sleep(retry_seconds(error) or FIRST_WAIT_SECONDS * 2**number)
-        raise AssertionError("the last try answers or raises")
+        """Make a call, and again while the server cannot take it, as the client does: nothing happens twice."""
+        return await method(request)
 
     def pages(self, method: Callable[..., Any], request: Any, limit: int) -> AsyncIterator[Any]:
         """The items of a list, page after page; one more than `limit`, which tells that there are more."""
@@ -70,7 +57,7 @@ async def open_hub(profile: Profile, out: Output) -> AsyncIterator[Hub]:
         authority = read_bytes(profile.ca_file) if profile.ca_file else None
         credentials = grpc.ssl_channel_credentials(authority)
     async with connect(
-        profile.host, profile.key or None, credentials=credentials, reconnect_seconds=RECONNECT_SECONDS
+        profile.host, profile.key or None, credentials=credentials, reconnect_seconds=RECONNECT_SECONDS, policy=POLICY
     ) as client:
         await _reach(client, profile)
         yield Hub(client=client, out=out, profile=profile)

@@ -1,6 +1,4 @@
-"""A small client for BlobHub: connect with a key, walk pages, run and watch with automatic resume.
-
-A run or a watch begins with an attempt to reach the server; when none answers, Unreachable says where none does.
+"""A small client for BlobHub: connect with a key, walk pages, run and watch with automatic resume, move models.
 
     async with connect("127.0.0.1:7443", key) as hub:
         async for blob in page(hub.blobs.ListBlobs, ListBlobsRequest(organization="acme")):
@@ -10,18 +8,21 @@ A run or a watch begins with an attempt to reach the server; when none answers, 
 
 JSON values are read with `get_value` and written with `set_value`. Everything else is the generated stubs, which hang on
 the client by noun. Breaking out of a loop cancels its call.
+
+A call that answers once has a deadline, and is made again after UNAVAILABLE where that is safe: if it changes nothing, or
+has a `request_id`, which changes get unless they have one. Calls fail with CallError. A run or a watch begins with an
+attempt to reach the server; when none answers, Unreachable says where none does.
+
+`blobhub_client.sync` is the same for programs without asyncio.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import IO, Any, TypeVar
 
 import grpc
 from blobhub.v1 import (
@@ -56,36 +57,35 @@ from blobhub.v1.blob_pb2 import WatchBlobRequest
 from blobhub.v1.event_pb2 import Event
 from blobhub.v1.execution_pb2 import RunExecutionRequest, WatchExecutionRequest
 from blobhub.v1.firing_pb2 import Firing, WatchFiringsRequest
+from blobhub.v1.model_pb2 import DownloadModelRequest, ModelArtifact, UploadModelRequest
 from blobhub.v1.operation_pb2 import Operation, WatchOperationRequest
 from blobhub.v1.session_pb2 import WatchSessionRequest
-from google.rpc import error_details_pb2, status_pb2
+from google.protobuf.message import Message
 
-from blobhub_client.channel import KeyChannel
+from blobhub_client import models
+from blobhub_client.channel import KeyChannel, RepeatingChannel
+from blobhub_client.errors import CallError, LogGap, Unreachable, reason
+from blobhub_client.models import Progress, TransferError
+from blobhub_client.policy import Policy
+from blobhub_client.streams import CONNECT_SECONDS, KEEPALIVE, Position, Reach, after_field, changed, items
 from blobhub_client.values import get_value, set_value
 
-__all__ = ["Client", "KeyChannel", "LogGap", "Unreachable", "connect", "get_value", "page", "reason", "set_value"]
+__all__ = [
+    "CallError",
+    "Client",
+    "KeyChannel",
+    "LogGap",
+    "Policy",
+    "TransferError",
+    "Unreachable",
+    "connect",
+    "get_value",
+    "page",
+    "reason",
+    "set_value",
+]
 
-TRANSIENT = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
-"""Statuses after which an interrupted stream is resumed.
-
-So is one that ended with RESOURCE_EXHAUSTED, if the server says when to try again. Without that it is a limit that waiting
-does not change, or a message that is too large for this client, which it would be each time.
-"""
-
-MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 10.0
-CONNECT_SECONDS = 15.0
-"""How long a run or a watch tries to reach a server before it begins, unless told otherwise."""
-
-
-Sequence = Literal["sequence", "session_sequence", "execution_sequence"]
-
-
-class LogGap(Exception):
-    """The server sent an event that does not follow the one before it, which is a bug of the server."""
-
-
-class Unreachable(Exception):
-    """No server answers at the address."""
+Result = TypeVar("Result", bound=Message)
 
 
 @asynccontextmanager
@@ -96,52 +96,35 @@ async def connect(
     credentials: grpc.ChannelCredentials | None = None,
     connect_seconds: float = CONNECT_SECONDS,
     reconnect_seconds: float | None = None,
+    policy: Policy = Policy(),  # noqa: B008  it does not change
 ) -> AsyncIterator[Client]:
     """A client of the server at `address`, over TLS with `credentials`, else in clear.
 
-    `key` is sent with every call; without one, calls are anonymous. Pings every 20 s detect dead connections. A run or a
-    watch raises Unreachable when it cannot begin within `connect_seconds`. One that has begun and is cut off tries to resume
-    for `reconnect_seconds`, or for ever.
+    `key` is sent with every call; without one, calls are anonymous. Pings every 20 s detect dead connections. `policy` says
+    how long a call that answers once may take, and how often it is made. A run or a watch raises Unreachable when it cannot
+    begin within `connect_seconds`. One that has begun and is cut off tries to resume for `reconnect_seconds`, or for ever.
     """
-    secure = credentials is not None
-    options = (("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 10_000))
     made = (
-        grpc.aio.secure_channel(address, credentials, options)
+        grpc.aio.secure_channel(address, credentials, KEEPALIVE)
         if credentials
-        else grpc.aio.insecure_channel(address, options)
+        else grpc.aio.insecure_channel(address, KEEPALIVE)
+    )
+    reach = Reach(
+        address=address,
+        secure=credentials is not None,
+        connect_seconds=connect_seconds,
+        reconnect_seconds=reconnect_seconds,
     )
     async with made as channel:
-        reach = Reach(address=address, secure=secure, connect_seconds=connect_seconds, reconnect_seconds=reconnect_seconds)
-        yield Client(KeyChannel(channel, key) if key else channel, reach)
-
-
-@dataclass(frozen=True)
-class Reach:
-    """Where the server is, and how long to try to get there."""
-
-    address: str = "the channel's address"
-    secure: bool = False
-    connect_seconds: float = CONNECT_SECONDS
-    reconnect_seconds: float | None = None
-
-    async def require_server(self, channel: grpc.aio.Channel) -> None:
-        """Wait until a server answers. Raises Unreachable."""
-        try:
-            async with asyncio.timeout(self.connect_seconds):
-                await channel.channel_ready()
-        except TimeoutError:
-            hint = "does it speak TLS, with a certificate that is trusted?" if self.secure else "does it ask for TLS?"
-            raise Unreachable(
-                f"no server answers at {self.address} within {self.connect_seconds:g} s; is one running there, and {hint}"
-            ) from None
+        yield Client(RepeatingChannel(KeyChannel(channel, key) if key else channel, policy), reach, policy)
 
 
 class Client:
     """Every stub, by noun, and the streams that resume by themselves."""
 
-    def __init__(self, channel: grpc.aio.Channel, reach: Reach | None = None) -> None:
+    def __init__(self, channel: grpc.aio.Channel, reach: Reach | None = None, policy: Policy | None = None) -> None:
         self.channel = channel
-        self._reach = reach or Reach()
+        self._reach, self._policy = reach or Reach(), policy or Policy()
         self.api_keys = api_key_pb2_grpc.ApiKeyServiceStub(channel)
         self.audit = audit_pb2_grpc.AuditServiceStub(channel)
         self.blobs = blob_pb2_grpc.BlobServiceStub(channel)
@@ -172,33 +155,26 @@ class Client:
     ) -> AsyncIterator[Event]:
         """A session's events after a session sequence, and, unless `replay_only`, those to come until it is closed.
 
-        An interrupted stream is resumed; see `_resume`.
+        An interrupted stream is resumed after the last event that it has given.
         """
-
-        def call(after: int) -> Any:
-            request = WatchSessionRequest(session=session, after_session_sequence=after, replay_only=replay_only)
-            return self.sessions.WatchSession(request)
-
-        return self._resume(call, after_session_sequence, "session_sequence")
+        request = WatchSessionRequest(
+            session=session, after_session_sequence=after_session_sequence, replay_only=replay_only
+        )
+        return self._watch(self.sessions.WatchSession, request)
 
     def watch_execution(
         self, execution: str, *, after_execution_sequence: int = 0, replay_only: bool = False
     ) -> AsyncIterator[Event]:
         """An execution's events after an execution sequence, and, unless `replay_only`, those to come until it has ended."""
-
-        def call(after: int) -> Any:
-            request = WatchExecutionRequest(execution=execution, after_execution_sequence=after, replay_only=replay_only)
-            return self.executions.WatchExecution(request)
-
-        return self._resume(call, after_execution_sequence, "execution_sequence")
+        request = WatchExecutionRequest(
+            execution=execution, after_execution_sequence=after_execution_sequence, replay_only=replay_only
+        )
+        return self._watch(self.executions.WatchExecution, request)
 
     def watch_blob(self, blob: str, *, after_sequence: int = 0, replay_only: bool = False) -> AsyncIterator[BlobEvent]:
         """What happened to a blob after a sequence, and, unless `replay_only`, what will."""
-
-        def call(after: int) -> Any:
-            return self.blobs.WatchBlob(WatchBlobRequest(blob=blob, after_sequence=after, replay_only=replay_only))
-
-        return self._resume(call, after_sequence, "sequence", dense=False)
+        request = WatchBlobRequest(blob=blob, after_sequence=after_sequence, replay_only=replay_only)
+        return self._watch(self.blobs.WatchBlob, request)
 
     def watch_firings(
         self, blob: str, *, schedule: str = "", after_sequence: int = 0, replay_only: bool = False
@@ -207,41 +183,27 @@ class Client:
 
         One that has started an execution comes again when that has ended.
         """
-
-        def call(after: int) -> Any:
-            request = WatchFiringsRequest(blob=blob, schedule=schedule, after_sequence=after, replay_only=replay_only)
-            return self.firings.WatchFirings(request)
-
-        return self._resume(call, after_sequence, "sequence", dense=not schedule)
+        request = WatchFiringsRequest(blob=blob, schedule=schedule, after_sequence=after_sequence, replay_only=replay_only)
+        return self._watch(self.firings.WatchFirings, request, dense=not schedule)
 
     def watch_operation(
         self, operation: str, *, after_sequence: int = 0, replay_only: bool = False
     ) -> AsyncIterator[Operation]:
         """An operation as it is now, unless that was seen; then, unless `replay_only`, each time it changes, to its end."""
-
-        def call(after: int) -> Any:
-            request = WatchOperationRequest(operation=operation, after_sequence=after, replay_only=replay_only)
-            return self.operations.WatchOperation(request)
-
-        return self._resume(call, after_sequence, "sequence", dense=False)
+        request = WatchOperationRequest(operation=operation, after_sequence=after_sequence, replay_only=replay_only)
+        return self._watch(self.operations.WatchOperation, request)
 
     def watch_audit(self, parent: str, *, after_sequence: int = 0, replay_only: bool = False) -> AsyncIterator[AuditEntry]:
         """The audit log's entries of a parent after a sequence, and, unless `replay_only`, those to come."""
-
-        def call(after: int) -> Any:
-            request = WatchAuditEntriesRequest(parent=parent, after_sequence=after, replay_only=replay_only)
-            return self.audit.WatchAuditEntries(request)
-
-        return self._resume(call, after_sequence, "sequence", dense=False)
+        request = WatchAuditEntriesRequest(parent=parent, after_sequence=after_sequence, replay_only=replay_only)
+        return self._watch(self.audit.WatchAuditEntries, request)
 
     async def run(self, request: RunExecutionRequest) -> AsyncIterator[Event]:
         """Start an execution and yield its events until it has ended, also across interruptions.
 
         The request gets a `request_id` when it has none, so that one execution starts however often it is sent.
         """
-        sent = RunExecutionRequest()
-        sent.CopyFrom(request)
-        sent.request_id = sent.request_id or str(uuid.uuid4())
+        sent = changed(request, request_id=request.request_id or str(uuid.uuid4()))
         execution_id = ""
 
         def call(after: int) -> Any:
@@ -251,89 +213,95 @@ class Client:
                 )
             return self.executions.RunExecution(sent)
 
-        async with aclosing(self._resume(call, 0, "execution_sequence")) as events:
+        async with aclosing(self._resume(call, Position("execution_sequence", 0, self._reach, dense=True))) as events:
             async for event in events:
                 execution_id = event.execution_id
                 yield event
 
-    async def _resume(
-        self, call: Callable[[int], Any], after: int, number: Sequence, *, dense: bool = True
-    ) -> AsyncGenerator[Any, None]:
-        """What `_resume` yields, once a server was reached. Raises Unreachable."""
-        await self._reach.require_server(self.channel)
-        async with aclosing(_resume(call, after, number, self._reach, dense=dense)) as events:
-            async for event in events:
-                yield event
+    async def upload_model(
+        self, first: UploadModelRequest, content: IO[bytes], *, progress: Progress | None = None
+    ) -> Operation:
+        """Store a model, from where a file stands to its end; the operation that processes it, whose end is for `outcome`.
 
+        `first` says which draft it is for, and what it is; size and digest are found out. It is sent again from its
+        beginning when the connection breaks, and stored once. `progress` gets the bytes sent and all of them.
+        """
+        upload = await asyncio.to_thread(models.Upload, first, content, self._policy, progress)
+        while True:
+            try:
+                return (await self.models.UploadModel(upload.messages_after_pause())).operation
+            except grpc.aio.AioRpcError as error:
+                await asyncio.sleep(upload.wait(CallError.of(error)))
 
-async def _resume(
-    call: Callable[[int], Any], after: int, number: Sequence, reach: Reach, *, dense: bool = True
-) -> AsyncGenerator[Any, None]:
-    """Yield the items of a stream, which are its messages' one repeated field; resume it after the last item when it breaks.
+    async def outcome(self, operation: str, kind: type[Result]) -> Result:
+        """Follow an operation to its end: what it answers, as its kind of message. Raises CallError where it has failed."""
+        ended = Operation()
+        async for ended in self.watch_operation(operation):  # noqa: B007  the last one counts
+            pass
+        return models.response(ended, kind)
 
-    The backoff grows from 0.1 s to 10 s, with jitter, unless the server's RetryInfo says how long to wait; an event resets
-    it. Errors that are not transient are raised, and so are all once nothing has come for `reach.reconnect_seconds`. Raises
-    LogGap when an event does not follow the one before it; where the numbers are `dense`, it must be the next one.
-    """
-    wait, heard = MIN_RETRY_SECONDS, time.monotonic()
-    while True:
-        stream = call(after)
+    async def download_model(
+        self, request: DownloadModelRequest, into: IO[bytes], *, progress: Progress | None = None
+    ) -> ModelArtifact:
+        """Write a file of a model, or a range of it, and go on where it was when the connection breaks.
+
+        The digest of a whole file is compared. `progress` gets the bytes that have come and those of the whole file. Raises
+        TransferError where what has come is not what was stored.
+        """
+        download = models.Download(request, into, self._policy, progress)
+        while not download.is_done:
+            stream = self.models.DownloadModel(download.request)
+            try:
+                async for message in stream:
+                    download.take(message)
+                break
+            except grpc.aio.AioRpcError as error:
+                await asyncio.sleep(download.wait(CallError.of(error)))
+            finally:
+                stream.cancel()
+        return download.finish()
+
+    def _watch(self, method: Callable[..., Any], request: Any, *, dense: bool | None = None) -> AsyncGenerator[Any, None]:
+        """The items of a Watch method's stream, whose request says after which one it begins."""
+        field = after_field(request)
+        return self._resume(
+            lambda after: method(changed(request, **{field: after})), Position.of(request, self._reach, dense=dense)
+        )
+
+    async def _resume(self, call: Callable[[int], Any], position: Position) -> AsyncGenerator[Any, None]:
+        """The items of a stream, once a server was reached; it is opened anew after the last one when it breaks.
+
+        Raises Unreachable, and what `Position` raises.
+        """
+        await self._require_server()
+        while True:
+            stream = call(position.after)
+            try:
+                async for message in stream:
+                    for item in position.take(message):
+                        yield item
+                return
+            except grpc.aio.AioRpcError as error:
+                await asyncio.sleep(position.wait(CallError.of(error)))
+            finally:
+                stream.cancel()
+
+    async def _require_server(self) -> None:
+        """Wait until a server answers. Raises Unreachable."""
         try:
-            async for message in stream:
-                heard = time.monotonic()
-                for event in _items(message):
-                    found = getattr(event, number)
-                    if found <= after or (dense and found != after + 1):
-                        raise LogGap(f"{number} {found} came after {after}")
-                    after, wait = found, MIN_RETRY_SECONDS
-                    yield event
-            return
-        except grpc.aio.AioRpcError as error:
-            told = _retry_after(error)
-            exhausted = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            if error.code() not in TRANSIENT and not (exhausted and told):
-                raise
-            if reach.reconnect_seconds is not None and time.monotonic() - heard > reach.reconnect_seconds:
-                raise Unreachable(f"no server answers at {reach.address} any more: {error.details()}") from error
-            await asyncio.sleep(told or wait * random.uniform(0.5, 1))  # noqa: S311  jitter, no secret
-            wait = min(wait * 2, MAX_RETRY_SECONDS)
-        finally:
-            stream.cancel()
+            async with asyncio.timeout(self._reach.connect_seconds):
+                await self.channel.channel_ready()
+        except TimeoutError:
+            raise self._reach.unreachable() from None
 
 
 async def page(method: Callable[..., Any], request: Any) -> AsyncIterator[Any]:
     """Every item of a List method, page after page. The answer's one repeated field holds them."""
-    asked = type(request)()
-    asked.CopyFrom(request)
+    token = request.page_token
     while True:
-        answer = await method(asked)
-        for item in _items(answer):
+        answer = await method(changed(request, page_token=token))
+        for item in items(answer):
             yield item
-        if not answer.next_page_token:
+        token = answer.next_page_token
+        if not token:
             return
-        asked.page_token = answer.next_page_token
-
-
-def _items(message: Any) -> Any:
-    """What the one repeated field of a message holds."""
-    field = next(field for field in message.DESCRIPTOR.fields if field.is_repeated)
-    return getattr(message, field.name)
-
-
-def reason(error: grpc.RpcError) -> str:
-    """Why a call failed: the name of an `ErrorReason` without its prefix; empty when the server did not say."""
-    info = error_details_pb2.ErrorInfo()
-    return info.reason if _detail(error, info) else ""
-
-
-def _retry_after(error: grpc.RpcError) -> float:
-    info = error_details_pb2.RetryInfo()
-    return info.retry_delay.ToTimedelta().total_seconds() if _detail(error, info) else 0.0
-
-
-def _detail(error: grpc.RpcError, into: Any) -> bool:
-    """Unpack the status detail of a type, if the error carries one."""
-    for key, value in getattr(error, "trailing_metadata", tuple)() or ():
-        if key == "grpc-status-details-bin":
-            return any(detail.Unpack(into) for detail in status_pb2.Status.FromString(value).details)
-    return False

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Annotated
 
 from blobhub.v1 import inference_pb2, model_pb2
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from blobhub_client import TransferError
+from blobhub_client.models import Progress
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+from rich.progress import Progress as ProgressBar
 from typer import Argument, Option
 
 from blobhub_cli.command import EtagOption, Noun
@@ -20,8 +22,6 @@ from blobhub_cli.nouns.operation import follow_operation
 from blobhub_cli.tensors import FORM, read_tensor, to_plain
 
 noun = Noun("model", "ONNX models: send and fetch them, see what they are, ask them.")
-CHUNK_BYTES = 256 << 10
-Advance = Callable[[int], None]
 GRAPH = model_pb2.ModelGraphFormat.DESCRIPTOR
 
 Revision = Annotated[str, Argument(help="`acme/kinds@draft`, `acme/kinds@3`, or an id.")]
@@ -36,20 +36,10 @@ async def upload(
     etag: EtagOption = "",
 ) -> int:
     """Send a model to a draft, and watch it being checked. Exit code 8 where it is not taken."""
-    with _opened(file, "rb") as content:
-        size = content.seek(0, 2)
-        content.seek(0)
-        form = model_pb2.MODEL_FORM_TAR_GZ if file.endswith((".tar.gz", ".tgz")) else model_pb2.MODEL_FORM_ONNX
-        first = model_pb2.UploadModelRequest(revision=revision, form=form, size=size, create_only=create_only, etag=etag)
-        with _bar(hub, f"sending {Path(file).name}", size) as advance:
-
-            async def messages() -> AsyncIterator[model_pb2.UploadModelRequest]:
-                yield first
-                while chunk := content.read(CHUNK_BYTES):
-                    yield model_pb2.UploadModelRequest(chunk=chunk)
-                    advance(len(chunk))
-
-            operation = (await hub.client.models.UploadModel(messages())).operation
+    form = model_pb2.MODEL_FORM_TAR_GZ if file.endswith((".tar.gz", ".tgz")) else model_pb2.MODEL_FORM_ONNX
+    first = model_pb2.UploadModelRequest(revision=revision, form=form, create_only=create_only, etag=etag)
+    with _opened(file, "rb") as content, _bar(hub, f"sending {Path(file).name}") as moved:
+        operation = await hub.client.upload_model(first, content, progress=moved)
     return await follow_operation(hub, operation.id)
 
 
@@ -62,30 +52,25 @@ async def download(
 ) -> None:
     """Fetch a model, and compare its digest."""
     request = model_pb2.DownloadModelRequest(revision=revision, artifact=artifact)
-    digest = hashlib.sha256()
-    stream = aiter(hub.client.models.DownloadModel(request))
-    message = await anext(stream)
-    about = message.artifact
-    with _arriving(to) as content, _bar(hub, f"fetching {Path(to).name}", about.size) as advance:
-        while True:
-            content.write(message.chunk)
-            digest.update(message.chunk)
-            advance(len(message.chunk))
-            try:
-                message = await anext(stream)
-            except StopAsyncIteration:
-                break
-        if digest.hexdigest() != about.digest:
-            raise CommandError(f"what has come is not what was stored; it is left in {to}.part", next_step="fetch it again")
+    try:
+        with _arriving(to) as content, _bar(hub, f"fetching {Path(to).name}") as moved:
+            about = await hub.client.download_model(request, content, progress=moved)
+    except TransferError as error:
+        raise CommandError(f"{error}; it is left in {to}.part", next_step="fetch it again") from error
     hub.out.done(about, f"{to}: {about.size:,} bytes, SHA-256 {about.digest}")
 
 
 @contextmanager
 def _arriving(path: str) -> Iterator[IO[bytes]]:
-    """A file that has its name once all of it is there."""
-    with _opened(f"{path}.part", "wb") as file:
-        yield file
-    Path(f"{path}.part").replace(path)
+    """A file that has its name once all of it is there; nothing is left of one that has not begun to come."""
+    part = Path(f"{path}.part")
+    try:
+        with _opened(str(part), "wb") as file:
+            yield file
+        part.replace(path)
+    finally:
+        if part.exists() and not part.stat().st_size:
+            part.unlink()
 
 
 @contextmanager
@@ -98,13 +83,13 @@ def _opened(path: str, mode: str) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _bar(hub: Hub, what: str, size: int) -> Iterator[Advance]:
+def _bar(hub: Hub, what: str) -> Iterator[Progress]:
     """A bar that grows in a terminal."""
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     is_shown = hub.out.errors.is_terminal and not hub.out.as_json
-    with Progress(*columns, console=hub.out.errors, disable=not is_shown) as progress:
-        task = progress.add_task(what, total=size)
-        yield lambda count: progress.advance(task, count)
+    with ProgressBar(*columns, console=hub.out.errors, disable=not is_shown) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda moved, size: bar.update(task, completed=moved, total=size)
 
 
 @noun.command("describe", "blobhub model describe acme/kinds@3")
