@@ -6,6 +6,7 @@ export default tseslint.config(
   {
     languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
     rules: {
+      "@typescript-eslint/no-unused-vars": ["error", { varsIgnorePattern: "^_$" }],
       // Numbers and bigints in messages are what they are for.
       "@typescript-eslint/restrict-template-expressions": ["error", { allowNumber: true }],
       // node:test runs what it is given; its promises need no await.

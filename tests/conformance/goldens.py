@@ -127,7 +127,9 @@ def write(path: Path, messages: list[Message]) -> None:
 def differences(path: Path, messages: list[Message]) -> list[str]:
     """What another language has written that Python does not read as these messages."""
     wrong = []
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in path.read_text().removesuffix("\n").split("\n")
+    ]  # A text may have U+2028 as it is.
     if len(lines) != len(messages):
         wrong.append(f"{path.name} has {len(lines)} messages in place of {len(messages)}")
     for nth, (line, message) in enumerate(zip(lines, messages, strict=False), 1):

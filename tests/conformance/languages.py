@@ -82,6 +82,29 @@ JAVA = Language(
 )
 """It sends no models. Its first build takes most of its time."""
 
-LANGUAGES = (PYTHON, GO, JAVA)
+NPX = ("npx", "--no-install")
+TYPESCRIPT = Language(
+    name="typescript",
+    tool="npm",
+    folder=ROOT / "clients" / "typescript",
+    fetch=("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"),
+    silent=(
+        (*NPX, "tsc"),
+        (*NPX, "tsc", "--project", "tsconfig.web.json"),
+        (*NPX, "eslint", "."),
+        (*NPX, "prettier", "--check", "--log-level", "warn", "."),
+    ),
+    suite=("node", "--test", "dist/test/client.test.js", "dist/test/conformance.test.js"),
+    golden=("node", "--test", "--test-name-pattern=messages of every type", "dist/test/conformance.test.js"),
+    tour=("node", "dist/examples/tour.js", "{address}", "{definition}"),
+    program=("node", "{program}.mjs"),
+    prelude=f"""import {{{{ connect }}}} from "{(ROOT / "clients/typescript/dist/src/index.js").as_uri()}";
+
+{{lines}}
+""",
+)
+"""Compiled by its checks, before it is run."""
+
+LANGUAGES = (PYTHON, GO, JAVA, TYPESCRIPT)
 IN_CI = os.environ.get("CI") == "true"
 """Whether a language that is not installed is an error."""
