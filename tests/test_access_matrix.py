@@ -47,6 +47,7 @@ INSIDE = {
     "ListExecutions.session": "a filter among the executions of the blob that is checked",
     "ListSessions.revision": "a filter among the sessions of the blob that is checked",
     "ListAuditEntries.user": "a filter, for those who may see every entry of the parent",
+    "GetDefinitionGraph.execution": "of the definition, and for callers with a role on the blob alone",
     "ListEvents.execution": "a filter inside the session that is checked; one of another session is like one that is absent",
     "GetCaller.parent": "asks for the caller's own role; none, and no such thing, read the same",
 }

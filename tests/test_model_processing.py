@@ -75,8 +75,8 @@ async def test_names_do_not_get_out_of_their_places_in_a_drawing(tmp_path: Path)
     model.graph.input[0].name = model.graph.node[0].input[0] = 'a"];\n n9 [label="&<b>#\\'
     report = await process_bytes(tmp_path, model.SerializeToString())
     assert isinstance(report, Report)
-    assert report.dot.splitlines()[2] == '  n0 [label="a\\"];  n9 [label=\\"&<b>#\\\\", shape=ellipse];'
-    assert report.mermaid.splitlines()[1] == '  n0(["a#quot;];  n9 [label=#quot;#amp;#lt;b#gt;#35;\\"])'
+    assert report.dot.splitlines()[2] == '  n0 [label="a\\"];  n9 [label=\\"&amp;<b>#\\\\", shape=ellipse];'
+    assert report.mermaid.splitlines()[1] == '  n0(["a#quot;];  n9 [label=#quot;#amp;#lt;b#gt;#35;#92;"])'
 
 
 async def test_what_the_protocol_has_no_name_for_is_told_by_onnxruntimes_name(tmp_path: Path) -> None:

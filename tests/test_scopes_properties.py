@@ -23,11 +23,13 @@ from blobhub_server.workflow.interpreter import (
     advance,
     todo,
 )
+from blobhub_server.workflow.log.tally import Tally
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from interpreting import REGISTRY, replay
 from scale import scaled
 from scoping import controls, inside
+from tallying import require_agreement, take
 
 STEP_LIMIT = 40
 ROUTES = {"script": ("success", "failure"), "bad": ("success", "failure"), "all": ("next",), "first": ("next",), "end": ()}
@@ -97,13 +99,15 @@ def test_every_graph_with_scopes_ends_replays_and_leaves_nothing(number: int, bu
     chance = random.Random(number)
     made = graph(chance)
     state, records, now = ExecutionState(step_limit=STEP_LIMIT), [], 0.0
-    happening = Started({})
+    happening, tally = Started({}), Tally()
     for _ in range(3_000):
         before = state
         turn = advance(made, state, [happening], now=now, session={}, budget=budget)
         assert turn == advance(made, before, [happening], now=now, session={}, budget=budget)
         state = turn.state
         records += turn.records
+        take(tally, made, turn.records)
+        require_agreement(tally, made, state)
         require_sound(made, state)
         assert replay(made, records, step_limit=STEP_LIMIT) == state
         if state.ended:

@@ -8,7 +8,7 @@ import (
 )
 
 // ContractDigest is the SHA-256 of the descriptors that the stubs were generated from.
-const ContractDigest = "11b27f686463c38bb58c18e9a9c5bcdb77aa1d534c8b6c52ee17fc112f1da164"
+const ContractDigest = "0cee25896fc6c0c94c609c5721721aaaabe46b7c2de1f68b7bdea6fe26a7887f"
 
 // Services are the clients of all services. No two have a method of the same name.
 type Services struct {

@@ -27,7 +27,7 @@ import { SignalService } from "./blobhub/v1/signal_pb.js";
 import { UserService } from "./blobhub/v1/user_pb.js";
 
 /** The SHA-256 of the descriptors that the stubs were generated from. */
-export const contractDigest = "11b27f686463c38bb58c18e9a9c5bcdb77aa1d534c8b6c52ee17fc112f1da164";
+export const contractDigest = "0cee25896fc6c0c94c609c5721721aaaabe46b7c2de1f68b7bdea6fe26a7887f";
 
 /** All services. No two have a method of the same name. */
 export const services = [

@@ -244,6 +244,59 @@ func (DefinitionProblemSeverity) EnumDescriptor() ([]byte, []int) {
 	return file_blobhub_v1_definition_proto_rawDescGZIP(), []int{1}
 }
 
+// A language that drawings of definitions are written in.
+type DefinitionGraphFormat int32
+
+const (
+	// Never sent.
+	DefinitionGraphFormat_DEFINITION_GRAPH_FORMAT_UNSPECIFIED DefinitionGraphFormat = 0
+	// The language of Graphviz.
+	DefinitionGraphFormat_DEFINITION_GRAPH_FORMAT_DOT DefinitionGraphFormat = 1
+	// A Mermaid flowchart, which Markdown on many sites shows as a drawing.
+	DefinitionGraphFormat_DEFINITION_GRAPH_FORMAT_MERMAID DefinitionGraphFormat = 2
+)
+
+// Enum value maps for DefinitionGraphFormat.
+var (
+	DefinitionGraphFormat_name = map[int32]string{
+		0: "DEFINITION_GRAPH_FORMAT_UNSPECIFIED",
+		1: "DEFINITION_GRAPH_FORMAT_DOT",
+		2: "DEFINITION_GRAPH_FORMAT_MERMAID",
+	}
+	DefinitionGraphFormat_value = map[string]int32{
+		"DEFINITION_GRAPH_FORMAT_UNSPECIFIED": 0,
+		"DEFINITION_GRAPH_FORMAT_DOT":         1,
+		"DEFINITION_GRAPH_FORMAT_MERMAID":     2,
+	}
+)
+
+func (x DefinitionGraphFormat) Enum() *DefinitionGraphFormat {
+	p := new(DefinitionGraphFormat)
+	*p = x
+	return p
+}
+
+func (x DefinitionGraphFormat) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DefinitionGraphFormat) Descriptor() protoreflect.EnumDescriptor {
+	return file_blobhub_v1_definition_proto_enumTypes[2].Descriptor()
+}
+
+func (DefinitionGraphFormat) Type() protoreflect.EnumType {
+	return &file_blobhub_v1_definition_proto_enumTypes[2]
+}
+
+func (x DefinitionGraphFormat) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DefinitionGraphFormat.Descriptor instead.
+func (DefinitionGraphFormat) EnumDescriptor() ([]byte, []int) {
+	return file_blobhub_v1_definition_proto_rawDescGZIP(), []int{2}
+}
+
 // What a definition is called and where its content is, without the content.
 type Definition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1746,6 +1799,152 @@ func (x *CheckDefinitionResponse) GetProblems() []*DefinitionProblem {
 	return nil
 }
 
+// Request of GetDefinitionGraph.
+type GetDefinitionGraphRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `acme/pipeline@3/intake`, by its alias in its revision, or the definition's id.
+	Definition string `protobuf:"bytes,1,opt,name=definition,proto3" json:"definition,omitempty"`
+	// The language of the drawing.
+	Format DefinitionGraphFormat `protobuf:"varint,2,opt,name=format,proto3,enum=blobhub.v1.DefinitionGraphFormat" json:"format,omitempty"`
+	// An execution, by its id, of the definition of this alias, in any revision of the blob, whose state is drawn; empty for none.
+	Execution     string `protobuf:"bytes,3,opt,name=execution,proto3" json:"execution,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetDefinitionGraphRequest) Reset() {
+	*x = GetDefinitionGraphRequest{}
+	mi := &file_blobhub_v1_definition_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDefinitionGraphRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDefinitionGraphRequest) ProtoMessage() {}
+
+func (x *GetDefinitionGraphRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_blobhub_v1_definition_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDefinitionGraphRequest.ProtoReflect.Descriptor instead.
+func (*GetDefinitionGraphRequest) Descriptor() ([]byte, []int) {
+	return file_blobhub_v1_definition_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *GetDefinitionGraphRequest) GetDefinition() string {
+	if x != nil {
+		return x.Definition
+	}
+	return ""
+}
+
+func (x *GetDefinitionGraphRequest) GetFormat() DefinitionGraphFormat {
+	if x != nil {
+		return x.Format
+	}
+	return DefinitionGraphFormat_DEFINITION_GRAPH_FORMAT_UNSPECIFIED
+}
+
+func (x *GetDefinitionGraphRequest) GetExecution() string {
+	if x != nil {
+		return x.Execution
+	}
+	return ""
+}
+
+// Answer of GetDefinitionGraph.
+type GetDefinitionGraphResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The drawing.
+	Text string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	// SHA-256 of the document that is drawn, lower-case hex.
+	Digest string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	// The number of the execution's last event that is in the drawing; 0 without an execution.
+	ExecutionSequence int64 `protobuf:"varint,3,opt,name=execution_sequence,json=executionSequence,proto3" json:"execution_sequence,omitempty"`
+	// How many components are not in the drawing, because there are too many.
+	OmittedComponents int32 `protobuf:"varint,4,opt,name=omitted_components,json=omittedComponents,proto3" json:"omitted_components,omitempty"`
+	// How many connections are not in the drawing for that reason, or because of such components.
+	OmittedConnections int32 `protobuf:"varint,5,opt,name=omitted_connections,json=omittedConnections,proto3" json:"omitted_connections,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *GetDefinitionGraphResponse) Reset() {
+	*x = GetDefinitionGraphResponse{}
+	mi := &file_blobhub_v1_definition_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetDefinitionGraphResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetDefinitionGraphResponse) ProtoMessage() {}
+
+func (x *GetDefinitionGraphResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_blobhub_v1_definition_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetDefinitionGraphResponse.ProtoReflect.Descriptor instead.
+func (*GetDefinitionGraphResponse) Descriptor() ([]byte, []int) {
+	return file_blobhub_v1_definition_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *GetDefinitionGraphResponse) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *GetDefinitionGraphResponse) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *GetDefinitionGraphResponse) GetExecutionSequence() int64 {
+	if x != nil {
+		return x.ExecutionSequence
+	}
+	return 0
+}
+
+func (x *GetDefinitionGraphResponse) GetOmittedComponents() int32 {
+	if x != nil {
+		return x.OmittedComponents
+	}
+	return 0
+}
+
+func (x *GetDefinitionGraphResponse) GetOmittedConnections() int32 {
+	if x != nil {
+		return x.OmittedConnections
+	}
+	return 0
+}
+
 var File_blobhub_v1_definition_proto protoreflect.FileDescriptor
 
 const file_blobhub_v1_definition_proto_rawDesc = "" +
@@ -1872,7 +2071,19 @@ const file_blobhub_v1_definition_proto_rawDesc = "" +
 	"\asubject\"p\n" +
 	"\x17CheckDefinitionResponse\x12\x1a\n" +
 	"\brunnable\x18\x01 \x01(\bR\brunnable\x129\n" +
-	"\bproblems\x18\x02 \x03(\v2\x1d.blobhub.v1.DefinitionProblemR\bproblems*\xf8\t\n" +
+	"\bproblems\x18\x02 \x03(\v2\x1d.blobhub.v1.DefinitionProblemR\bproblems\"\x94\x01\n" +
+	"\x19GetDefinitionGraphRequest\x12\x1e\n" +
+	"\n" +
+	"definition\x18\x01 \x01(\tR\n" +
+	"definition\x129\n" +
+	"\x06format\x18\x02 \x01(\x0e2!.blobhub.v1.DefinitionGraphFormatR\x06format\x12\x1c\n" +
+	"\texecution\x18\x03 \x01(\tR\texecution\"\xd7\x01\n" +
+	"\x1aGetDefinitionGraphResponse\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12-\n" +
+	"\x12execution_sequence\x18\x03 \x01(\x03R\x11executionSequence\x12-\n" +
+	"\x12omitted_components\x18\x04 \x01(\x05R\x11omittedComponents\x12/\n" +
+	"\x13omitted_connections\x18\x05 \x01(\x05R\x12omittedConnections*\xf8\t\n" +
 	"\x15DefinitionProblemType\x12'\n" +
 	"#DEFINITION_PROBLEM_TYPE_UNSPECIFIED\x10\x00\x12,\n" +
 	"(DEFINITION_PROBLEM_TYPE_INVALID_DOCUMENT\x10\x01\x122\n" +
@@ -1906,13 +2117,18 @@ const file_blobhub_v1_definition_proto_rawDesc = "" +
 	"\x19DefinitionProblemSeverity\x12+\n" +
 	"'DEFINITION_PROBLEM_SEVERITY_UNSPECIFIED\x10\x00\x12%\n" +
 	"!DEFINITION_PROBLEM_SEVERITY_ERROR\x10\x01\x12'\n" +
-	"#DEFINITION_PROBLEM_SEVERITY_WARNING\x10\x022\xe5\x03\n" +
+	"#DEFINITION_PROBLEM_SEVERITY_WARNING\x10\x02*\x86\x01\n" +
+	"\x15DefinitionGraphFormat\x12'\n" +
+	"#DEFINITION_GRAPH_FORMAT_UNSPECIFIED\x10\x00\x12\x1f\n" +
+	"\x1bDEFINITION_GRAPH_FORMAT_DOT\x10\x01\x12#\n" +
+	"\x1fDEFINITION_GRAPH_FORMAT_MERMAID\x10\x022\xcf\x04\n" +
 	"\x11DefinitionService\x12T\n" +
 	"\rPutDefinition\x12 .blobhub.v1.PutDefinitionRequest\x1a!.blobhub.v1.PutDefinitionResponse\x12Y\n" +
 	"\rGetDefinition\x12 .blobhub.v1.GetDefinitionRequest\x1a!.blobhub.v1.GetDefinitionResponse\"\x03\x90\x02\x01\x12_\n" +
 	"\x0fListDefinitions\x12\".blobhub.v1.ListDefinitionsRequest\x1a#.blobhub.v1.ListDefinitionsResponse\"\x03\x90\x02\x01\x12]\n" +
 	"\x10DeleteDefinition\x12#.blobhub.v1.DeleteDefinitionRequest\x1a$.blobhub.v1.DeleteDefinitionResponse\x12_\n" +
-	"\x0fCheckDefinition\x12\".blobhub.v1.CheckDefinitionRequest\x1a#.blobhub.v1.CheckDefinitionResponse\"\x03\x90\x02\x01B\xa6\x01\n" +
+	"\x0fCheckDefinition\x12\".blobhub.v1.CheckDefinitionRequest\x1a#.blobhub.v1.CheckDefinitionResponse\"\x03\x90\x02\x01\x12h\n" +
+	"\x12GetDefinitionGraph\x12%.blobhub.v1.GetDefinitionGraphRequest\x1a&.blobhub.v1.GetDefinitionGraphResponse\"\x03\x90\x02\x01B\xa6\x01\n" +
 	"\x0ecom.blobhub.v1B\x0fDefinitionProtoP\x01Z:github.com/blobhub/blobhub/clients/go/blobhub/v1;blobhubv1\xa2\x02\x03BXX\xaa\x02\n" +
 	"Blobhub.V1\xca\x02\n" +
 	"Blobhub\\V1\xe2\x02\x16Blobhub\\V1\\GPBMetadata\xea\x02\vBlobhub::V1b\x06proto3"
@@ -1929,71 +2145,77 @@ func file_blobhub_v1_definition_proto_rawDescGZIP() []byte {
 	return file_blobhub_v1_definition_proto_rawDescData
 }
 
-var file_blobhub_v1_definition_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_blobhub_v1_definition_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_blobhub_v1_definition_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_blobhub_v1_definition_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_blobhub_v1_definition_proto_goTypes = []any{
-	(DefinitionProblemType)(0),       // 0: blobhub.v1.DefinitionProblemType
-	(DefinitionProblemSeverity)(0),   // 1: blobhub.v1.DefinitionProblemSeverity
-	(*Definition)(nil),               // 2: blobhub.v1.Definition
-	(*WorkflowDefinition)(nil),       // 3: blobhub.v1.WorkflowDefinition
-	(*WorkflowComponent)(nil),        // 4: blobhub.v1.WorkflowComponent
-	(*WorkflowPosition)(nil),         // 5: blobhub.v1.WorkflowPosition
-	(*WorkflowPort)(nil),             // 6: blobhub.v1.WorkflowPort
-	(*WorkflowPolicy)(nil),           // 7: blobhub.v1.WorkflowPolicy
-	(*WorkflowRetry)(nil),            // 8: blobhub.v1.WorkflowRetry
-	(*WorkflowConnection)(nil),       // 9: blobhub.v1.WorkflowConnection
-	(*DefinitionProblem)(nil),        // 10: blobhub.v1.DefinitionProblem
-	(*PutDefinitionRequest)(nil),     // 11: blobhub.v1.PutDefinitionRequest
-	(*PutDefinitionResponse)(nil),    // 12: blobhub.v1.PutDefinitionResponse
-	(*GetDefinitionRequest)(nil),     // 13: blobhub.v1.GetDefinitionRequest
-	(*GetDefinitionResponse)(nil),    // 14: blobhub.v1.GetDefinitionResponse
-	(*ListDefinitionsRequest)(nil),   // 15: blobhub.v1.ListDefinitionsRequest
-	(*ListDefinitionsResponse)(nil),  // 16: blobhub.v1.ListDefinitionsResponse
-	(*DeleteDefinitionRequest)(nil),  // 17: blobhub.v1.DeleteDefinitionRequest
-	(*DeleteDefinitionResponse)(nil), // 18: blobhub.v1.DeleteDefinitionResponse
-	(*CheckDefinitionRequest)(nil),   // 19: blobhub.v1.CheckDefinitionRequest
-	(*CheckDefinitionResponse)(nil),  // 20: blobhub.v1.CheckDefinitionResponse
-	(*timestamppb.Timestamp)(nil),    // 21: google.protobuf.Timestamp
-	(*structpb.Value)(nil),           // 22: google.protobuf.Value
-	(*durationpb.Duration)(nil),      // 23: google.protobuf.Duration
+	(DefinitionProblemType)(0),         // 0: blobhub.v1.DefinitionProblemType
+	(DefinitionProblemSeverity)(0),     // 1: blobhub.v1.DefinitionProblemSeverity
+	(DefinitionGraphFormat)(0),         // 2: blobhub.v1.DefinitionGraphFormat
+	(*Definition)(nil),                 // 3: blobhub.v1.Definition
+	(*WorkflowDefinition)(nil),         // 4: blobhub.v1.WorkflowDefinition
+	(*WorkflowComponent)(nil),          // 5: blobhub.v1.WorkflowComponent
+	(*WorkflowPosition)(nil),           // 6: blobhub.v1.WorkflowPosition
+	(*WorkflowPort)(nil),               // 7: blobhub.v1.WorkflowPort
+	(*WorkflowPolicy)(nil),             // 8: blobhub.v1.WorkflowPolicy
+	(*WorkflowRetry)(nil),              // 9: blobhub.v1.WorkflowRetry
+	(*WorkflowConnection)(nil),         // 10: blobhub.v1.WorkflowConnection
+	(*DefinitionProblem)(nil),          // 11: blobhub.v1.DefinitionProblem
+	(*PutDefinitionRequest)(nil),       // 12: blobhub.v1.PutDefinitionRequest
+	(*PutDefinitionResponse)(nil),      // 13: blobhub.v1.PutDefinitionResponse
+	(*GetDefinitionRequest)(nil),       // 14: blobhub.v1.GetDefinitionRequest
+	(*GetDefinitionResponse)(nil),      // 15: blobhub.v1.GetDefinitionResponse
+	(*ListDefinitionsRequest)(nil),     // 16: blobhub.v1.ListDefinitionsRequest
+	(*ListDefinitionsResponse)(nil),    // 17: blobhub.v1.ListDefinitionsResponse
+	(*DeleteDefinitionRequest)(nil),    // 18: blobhub.v1.DeleteDefinitionRequest
+	(*DeleteDefinitionResponse)(nil),   // 19: blobhub.v1.DeleteDefinitionResponse
+	(*CheckDefinitionRequest)(nil),     // 20: blobhub.v1.CheckDefinitionRequest
+	(*CheckDefinitionResponse)(nil),    // 21: blobhub.v1.CheckDefinitionResponse
+	(*GetDefinitionGraphRequest)(nil),  // 22: blobhub.v1.GetDefinitionGraphRequest
+	(*GetDefinitionGraphResponse)(nil), // 23: blobhub.v1.GetDefinitionGraphResponse
+	(*timestamppb.Timestamp)(nil),      // 24: google.protobuf.Timestamp
+	(*structpb.Value)(nil),             // 25: google.protobuf.Value
+	(*durationpb.Duration)(nil),        // 26: google.protobuf.Duration
 }
 var file_blobhub_v1_definition_proto_depIdxs = []int32{
-	21, // 0: blobhub.v1.Definition.create_time:type_name -> google.protobuf.Timestamp
-	21, // 1: blobhub.v1.Definition.update_time:type_name -> google.protobuf.Timestamp
-	4,  // 2: blobhub.v1.WorkflowDefinition.components:type_name -> blobhub.v1.WorkflowComponent
-	9,  // 3: blobhub.v1.WorkflowDefinition.connections:type_name -> blobhub.v1.WorkflowConnection
-	5,  // 4: blobhub.v1.WorkflowComponent.position:type_name -> blobhub.v1.WorkflowPosition
-	6,  // 5: blobhub.v1.WorkflowComponent.ports:type_name -> blobhub.v1.WorkflowPort
-	7,  // 6: blobhub.v1.WorkflowComponent.policy:type_name -> blobhub.v1.WorkflowPolicy
-	22, // 7: blobhub.v1.WorkflowPort.value:type_name -> google.protobuf.Value
-	23, // 8: blobhub.v1.WorkflowPolicy.timeout:type_name -> google.protobuf.Duration
-	8,  // 9: blobhub.v1.WorkflowPolicy.retry:type_name -> blobhub.v1.WorkflowRetry
-	23, // 10: blobhub.v1.WorkflowRetry.initial_interval:type_name -> google.protobuf.Duration
-	23, // 11: blobhub.v1.WorkflowRetry.maximum_interval:type_name -> google.protobuf.Duration
+	24, // 0: blobhub.v1.Definition.create_time:type_name -> google.protobuf.Timestamp
+	24, // 1: blobhub.v1.Definition.update_time:type_name -> google.protobuf.Timestamp
+	5,  // 2: blobhub.v1.WorkflowDefinition.components:type_name -> blobhub.v1.WorkflowComponent
+	10, // 3: blobhub.v1.WorkflowDefinition.connections:type_name -> blobhub.v1.WorkflowConnection
+	6,  // 4: blobhub.v1.WorkflowComponent.position:type_name -> blobhub.v1.WorkflowPosition
+	7,  // 5: blobhub.v1.WorkflowComponent.ports:type_name -> blobhub.v1.WorkflowPort
+	8,  // 6: blobhub.v1.WorkflowComponent.policy:type_name -> blobhub.v1.WorkflowPolicy
+	25, // 7: blobhub.v1.WorkflowPort.value:type_name -> google.protobuf.Value
+	26, // 8: blobhub.v1.WorkflowPolicy.timeout:type_name -> google.protobuf.Duration
+	9,  // 9: blobhub.v1.WorkflowPolicy.retry:type_name -> blobhub.v1.WorkflowRetry
+	26, // 10: blobhub.v1.WorkflowRetry.initial_interval:type_name -> google.protobuf.Duration
+	26, // 11: blobhub.v1.WorkflowRetry.maximum_interval:type_name -> google.protobuf.Duration
 	0,  // 12: blobhub.v1.DefinitionProblem.type:type_name -> blobhub.v1.DefinitionProblemType
 	1,  // 13: blobhub.v1.DefinitionProblem.severity:type_name -> blobhub.v1.DefinitionProblemSeverity
-	3,  // 14: blobhub.v1.PutDefinitionRequest.content:type_name -> blobhub.v1.WorkflowDefinition
-	2,  // 15: blobhub.v1.PutDefinitionResponse.definition:type_name -> blobhub.v1.Definition
-	2,  // 16: blobhub.v1.GetDefinitionResponse.definition:type_name -> blobhub.v1.Definition
-	3,  // 17: blobhub.v1.GetDefinitionResponse.content:type_name -> blobhub.v1.WorkflowDefinition
-	2,  // 18: blobhub.v1.ListDefinitionsResponse.definitions:type_name -> blobhub.v1.Definition
-	3,  // 19: blobhub.v1.CheckDefinitionRequest.content:type_name -> blobhub.v1.WorkflowDefinition
-	10, // 20: blobhub.v1.CheckDefinitionResponse.problems:type_name -> blobhub.v1.DefinitionProblem
-	11, // 21: blobhub.v1.DefinitionService.PutDefinition:input_type -> blobhub.v1.PutDefinitionRequest
-	13, // 22: blobhub.v1.DefinitionService.GetDefinition:input_type -> blobhub.v1.GetDefinitionRequest
-	15, // 23: blobhub.v1.DefinitionService.ListDefinitions:input_type -> blobhub.v1.ListDefinitionsRequest
-	17, // 24: blobhub.v1.DefinitionService.DeleteDefinition:input_type -> blobhub.v1.DeleteDefinitionRequest
-	19, // 25: blobhub.v1.DefinitionService.CheckDefinition:input_type -> blobhub.v1.CheckDefinitionRequest
-	12, // 26: blobhub.v1.DefinitionService.PutDefinition:output_type -> blobhub.v1.PutDefinitionResponse
-	14, // 27: blobhub.v1.DefinitionService.GetDefinition:output_type -> blobhub.v1.GetDefinitionResponse
-	16, // 28: blobhub.v1.DefinitionService.ListDefinitions:output_type -> blobhub.v1.ListDefinitionsResponse
-	18, // 29: blobhub.v1.DefinitionService.DeleteDefinition:output_type -> blobhub.v1.DeleteDefinitionResponse
-	20, // 30: blobhub.v1.DefinitionService.CheckDefinition:output_type -> blobhub.v1.CheckDefinitionResponse
-	26, // [26:31] is the sub-list for method output_type
-	21, // [21:26] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	4,  // 14: blobhub.v1.PutDefinitionRequest.content:type_name -> blobhub.v1.WorkflowDefinition
+	3,  // 15: blobhub.v1.PutDefinitionResponse.definition:type_name -> blobhub.v1.Definition
+	3,  // 16: blobhub.v1.GetDefinitionResponse.definition:type_name -> blobhub.v1.Definition
+	4,  // 17: blobhub.v1.GetDefinitionResponse.content:type_name -> blobhub.v1.WorkflowDefinition
+	3,  // 18: blobhub.v1.ListDefinitionsResponse.definitions:type_name -> blobhub.v1.Definition
+	4,  // 19: blobhub.v1.CheckDefinitionRequest.content:type_name -> blobhub.v1.WorkflowDefinition
+	11, // 20: blobhub.v1.CheckDefinitionResponse.problems:type_name -> blobhub.v1.DefinitionProblem
+	2,  // 21: blobhub.v1.GetDefinitionGraphRequest.format:type_name -> blobhub.v1.DefinitionGraphFormat
+	12, // 22: blobhub.v1.DefinitionService.PutDefinition:input_type -> blobhub.v1.PutDefinitionRequest
+	14, // 23: blobhub.v1.DefinitionService.GetDefinition:input_type -> blobhub.v1.GetDefinitionRequest
+	16, // 24: blobhub.v1.DefinitionService.ListDefinitions:input_type -> blobhub.v1.ListDefinitionsRequest
+	18, // 25: blobhub.v1.DefinitionService.DeleteDefinition:input_type -> blobhub.v1.DeleteDefinitionRequest
+	20, // 26: blobhub.v1.DefinitionService.CheckDefinition:input_type -> blobhub.v1.CheckDefinitionRequest
+	22, // 27: blobhub.v1.DefinitionService.GetDefinitionGraph:input_type -> blobhub.v1.GetDefinitionGraphRequest
+	13, // 28: blobhub.v1.DefinitionService.PutDefinition:output_type -> blobhub.v1.PutDefinitionResponse
+	15, // 29: blobhub.v1.DefinitionService.GetDefinition:output_type -> blobhub.v1.GetDefinitionResponse
+	17, // 30: blobhub.v1.DefinitionService.ListDefinitions:output_type -> blobhub.v1.ListDefinitionsResponse
+	19, // 31: blobhub.v1.DefinitionService.DeleteDefinition:output_type -> blobhub.v1.DeleteDefinitionResponse
+	21, // 32: blobhub.v1.DefinitionService.CheckDefinition:output_type -> blobhub.v1.CheckDefinitionResponse
+	23, // 33: blobhub.v1.DefinitionService.GetDefinitionGraph:output_type -> blobhub.v1.GetDefinitionGraphResponse
+	28, // [28:34] is the sub-list for method output_type
+	22, // [22:28] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_blobhub_v1_definition_proto_init() }
@@ -2019,8 +2241,8 @@ func file_blobhub_v1_definition_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_blobhub_v1_definition_proto_rawDesc), len(file_blobhub_v1_definition_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   19,
+			NumEnums:      3,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,18 +21,19 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	DefinitionService_PutDefinition_FullMethodName    = "/blobhub.v1.DefinitionService/PutDefinition"
-	DefinitionService_GetDefinition_FullMethodName    = "/blobhub.v1.DefinitionService/GetDefinition"
-	DefinitionService_ListDefinitions_FullMethodName  = "/blobhub.v1.DefinitionService/ListDefinitions"
-	DefinitionService_DeleteDefinition_FullMethodName = "/blobhub.v1.DefinitionService/DeleteDefinition"
-	DefinitionService_CheckDefinition_FullMethodName  = "/blobhub.v1.DefinitionService/CheckDefinition"
+	DefinitionService_PutDefinition_FullMethodName      = "/blobhub.v1.DefinitionService/PutDefinition"
+	DefinitionService_GetDefinition_FullMethodName      = "/blobhub.v1.DefinitionService/GetDefinition"
+	DefinitionService_ListDefinitions_FullMethodName    = "/blobhub.v1.DefinitionService/ListDefinitions"
+	DefinitionService_DeleteDefinition_FullMethodName   = "/blobhub.v1.DefinitionService/DeleteDefinition"
+	DefinitionService_CheckDefinition_FullMethodName    = "/blobhub.v1.DefinitionService/CheckDefinition"
+	DefinitionService_GetDefinitionGraph_FullMethodName = "/blobhub.v1.DefinitionService/GetDefinitionGraph"
 )
 
 // DefinitionServiceClient is the client API for DefinitionService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Stores, reads and checks the definitions of a workflow blob's revisions. A definition has an alias within its
+// Stores, reads, checks and draws the definitions of a workflow blob's revisions. A definition has an alias within its
 // revision; the alias is kept when a new draft is branched, the id is not.
 type DefinitionServiceClient interface {
 	// Creates a definition in a draft, or, unless `create_only`, replaces the content of the one with that alias. A JSON document is stored
@@ -98,6 +99,32 @@ type DefinitionServiceClient interface {
 	//   - FAILED_PRECONDITION: the blob is not a workflow.
 	//   - DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
 	CheckDefinition(ctx context.Context, in *CheckDefinitionRequest, opts ...grpc.CallOption) (*CheckDefinitionResponse, error)
+	// Answers a drawing of a definition, as text for Graphviz or Mermaid: a box for each component, in a frame with what is inside
+	// of it where it is a scope, an arrow for each way of control, with its route unless that is `next` or `success`, and a
+	// dotted one where data goes from one component to another. What expressions and templates read is not drawn. A
+	// definition that cannot be run is drawn as far as it goes: a connection that leads nowhere is left out.
+	//
+	// With an `execution`, what that has done so far is written on it: how many steps of each component are `done`, `failed`,
+	// `running`, `waiting` or `retrying`, and how many were `left` because their scope or the execution ended before them; and on
+	// the ways of control how often they were taken. The document that the execution runs is drawn then, which the definition may
+	// have had before.
+	//
+	// Mermaid shows no more than 500 arrows and 50,000 characters unless it is configured to, so a drawing for it has at
+	// most those, and at most 300 components: those fewest connections away from the start, before that those that the execution
+	// has entered. One for Graphviz has all.
+	//
+	// Errors:
+	//   - INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+	//   - UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
+	//   - PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+	//   - NOT_FOUND: there is no such revision in the blob, or no such definition in it; the definition has no such execution, or
+	//     the caller has no role on the blob, without which nobody sees executions; the document that the execution ran is not kept
+	//     any more; the blob was renamed;
+	//     or it names nothing that the caller may see, in a parent that they may read.
+	//   - FAILED_PRECONDITION: the blob is not a workflow; the document was stored by another version of the server, and cannot be
+	//     read.
+	//   - DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
+	GetDefinitionGraph(ctx context.Context, in *GetDefinitionGraphRequest, opts ...grpc.CallOption) (*GetDefinitionGraphResponse, error)
 }
 
 type definitionServiceClient struct {
@@ -158,11 +185,21 @@ func (c *definitionServiceClient) CheckDefinition(ctx context.Context, in *Check
 	return out, nil
 }
 
+func (c *definitionServiceClient) GetDefinitionGraph(ctx context.Context, in *GetDefinitionGraphRequest, opts ...grpc.CallOption) (*GetDefinitionGraphResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetDefinitionGraphResponse)
+	err := c.cc.Invoke(ctx, DefinitionService_GetDefinitionGraph_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DefinitionServiceServer is the server API for DefinitionService service.
 // All implementations must embed UnimplementedDefinitionServiceServer
 // for forward compatibility.
 //
-// Stores, reads and checks the definitions of a workflow blob's revisions. A definition has an alias within its
+// Stores, reads, checks and draws the definitions of a workflow blob's revisions. A definition has an alias within its
 // revision; the alias is kept when a new draft is branched, the id is not.
 type DefinitionServiceServer interface {
 	// Creates a definition in a draft, or, unless `create_only`, replaces the content of the one with that alias. A JSON document is stored
@@ -228,6 +265,32 @@ type DefinitionServiceServer interface {
 	//   - FAILED_PRECONDITION: the blob is not a workflow.
 	//   - DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
 	CheckDefinition(context.Context, *CheckDefinitionRequest) (*CheckDefinitionResponse, error)
+	// Answers a drawing of a definition, as text for Graphviz or Mermaid: a box for each component, in a frame with what is inside
+	// of it where it is a scope, an arrow for each way of control, with its route unless that is `next` or `success`, and a
+	// dotted one where data goes from one component to another. What expressions and templates read is not drawn. A
+	// definition that cannot be run is drawn as far as it goes: a connection that leads nowhere is left out.
+	//
+	// With an `execution`, what that has done so far is written on it: how many steps of each component are `done`, `failed`,
+	// `running`, `waiting` or `retrying`, and how many were `left` because their scope or the execution ended before them; and on
+	// the ways of control how often they were taken. The document that the execution runs is drawn then, which the definition may
+	// have had before.
+	//
+	// Mermaid shows no more than 500 arrows and 50,000 characters unless it is configured to, so a drawing for it has at
+	// most those, and at most 300 components: those fewest connections away from the start, before that those that the execution
+	// has entered. One for Graphviz has all.
+	//
+	// Errors:
+	//   - INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+	//   - UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
+	//   - PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+	//   - NOT_FOUND: there is no such revision in the blob, or no such definition in it; the definition has no such execution, or
+	//     the caller has no role on the blob, without which nobody sees executions; the document that the execution ran is not kept
+	//     any more; the blob was renamed;
+	//     or it names nothing that the caller may see, in a parent that they may read.
+	//   - FAILED_PRECONDITION: the blob is not a workflow; the document was stored by another version of the server, and cannot be
+	//     read.
+	//   - DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
+	GetDefinitionGraph(context.Context, *GetDefinitionGraphRequest) (*GetDefinitionGraphResponse, error)
 	mustEmbedUnimplementedDefinitionServiceServer()
 }
 
@@ -252,6 +315,9 @@ func (UnimplementedDefinitionServiceServer) DeleteDefinition(context.Context, *D
 }
 func (UnimplementedDefinitionServiceServer) CheckDefinition(context.Context, *CheckDefinitionRequest) (*CheckDefinitionResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method CheckDefinition not implemented")
+}
+func (UnimplementedDefinitionServiceServer) GetDefinitionGraph(context.Context, *GetDefinitionGraphRequest) (*GetDefinitionGraphResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method GetDefinitionGraph not implemented")
 }
 func (UnimplementedDefinitionServiceServer) mustEmbedUnimplementedDefinitionServiceServer() {}
 func (UnimplementedDefinitionServiceServer) testEmbeddedByValue()                           {}
@@ -364,6 +430,24 @@ func _DefinitionService_CheckDefinition_Handler(srv interface{}, ctx context.Con
 	return interceptor(ctx, in, info, handler)
 }
 
+func _DefinitionService_GetDefinitionGraph_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetDefinitionGraphRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DefinitionServiceServer).GetDefinitionGraph(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DefinitionService_GetDefinitionGraph_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DefinitionServiceServer).GetDefinitionGraph(ctx, req.(*GetDefinitionGraphRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // DefinitionService_ServiceDesc is the grpc.ServiceDesc for DefinitionService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -390,6 +474,10 @@ var DefinitionService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CheckDefinition",
 			Handler:    _DefinitionService_CheckDefinition_Handler,
+		},
+		{
+			MethodName: "GetDefinitionGraph",
+			Handler:    _DefinitionService_GetDefinitionGraph_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

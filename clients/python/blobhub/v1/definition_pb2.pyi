@@ -214,6 +214,30 @@ DEFINITION_PROBLEM_SEVERITY_WARNING: DefinitionProblemSeverity.ValueType  # 2
 """The definition can be run, and probably does not do what was meant."""
 Global___DefinitionProblemSeverity: _TypeAlias = DefinitionProblemSeverity  # noqa: Y015
 
+class _DefinitionGraphFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DefinitionGraphFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DefinitionGraphFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEFINITION_GRAPH_FORMAT_UNSPECIFIED: _DefinitionGraphFormat.ValueType  # 0
+    """Never sent."""
+    DEFINITION_GRAPH_FORMAT_DOT: _DefinitionGraphFormat.ValueType  # 1
+    """The language of Graphviz."""
+    DEFINITION_GRAPH_FORMAT_MERMAID: _DefinitionGraphFormat.ValueType  # 2
+    """A Mermaid flowchart, which Markdown on many sites shows as a drawing."""
+
+class DefinitionGraphFormat(_DefinitionGraphFormat, metaclass=_DefinitionGraphFormatEnumTypeWrapper):
+    """A language that drawings of definitions are written in."""
+
+DEFINITION_GRAPH_FORMAT_UNSPECIFIED: DefinitionGraphFormat.ValueType  # 0
+"""Never sent."""
+DEFINITION_GRAPH_FORMAT_DOT: DefinitionGraphFormat.ValueType  # 1
+"""The language of Graphviz."""
+DEFINITION_GRAPH_FORMAT_MERMAID: DefinitionGraphFormat.ValueType  # 2
+"""A Mermaid flowchart, which Markdown on many sites shows as a drawing."""
+Global___DefinitionGraphFormat: _TypeAlias = DefinitionGraphFormat  # noqa: Y015
+
 @_typing.final
 class Definition(_message.Message):
     """What a definition is called and where its content is, without the content."""
@@ -923,3 +947,71 @@ class CheckDefinitionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckDefinitionResponse: _TypeAlias = CheckDefinitionResponse  # noqa: Y015
+
+@_typing.final
+class GetDefinitionGraphRequest(_message.Message):
+    """Request of GetDefinitionGraph."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEFINITION_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    definition: _builtins.str
+    """`acme/pipeline@3/intake`, by its alias in its revision, or the definition's id."""
+    format: Global___DefinitionGraphFormat.ValueType
+    """The language of the drawing."""
+    execution: _builtins.str
+    """An execution, by its id, of the definition of this alias, in any revision of the blob, whose state is drawn; empty for none."""
+    def __init__(
+        self,
+        *,
+        definition: _builtins.str = ...,
+        format: Global___DefinitionGraphFormat.ValueType = ...,
+        execution: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "execution", b"execution", "format", b"format"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDefinitionGraphRequest: _TypeAlias = GetDefinitionGraphRequest  # noqa: Y015
+
+@_typing.final
+class GetDefinitionGraphResponse(_message.Message):
+    """Answer of GetDefinitionGraph."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    EXECUTION_SEQUENCE_FIELD_NUMBER: _builtins.int
+    OMITTED_COMPONENTS_FIELD_NUMBER: _builtins.int
+    OMITTED_CONNECTIONS_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The drawing."""
+    digest: _builtins.str
+    """SHA-256 of the document that is drawn, lower-case hex."""
+    execution_sequence: _builtins.int
+    """The number of the execution's last event that is in the drawing; 0 without an execution."""
+    omitted_components: _builtins.int
+    """How many components are not in the drawing, because there are too many."""
+    omitted_connections: _builtins.int
+    """How many connections are not in the drawing for that reason, or because of such components."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        execution_sequence: _builtins.int = ...,
+        omitted_components: _builtins.int = ...,
+        omitted_connections: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "execution_sequence", b"execution_sequence", "omitted_components", b"omitted_components", "omitted_connections", b"omitted_connections", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDefinitionGraphResponse: _TypeAlias = GetDefinitionGraphResponse  # noqa: Y015

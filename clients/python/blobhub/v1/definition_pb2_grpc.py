@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DefinitionServiceStub:
-    """Stores, reads and checks the definitions of a workflow blob's revisions. A definition has an alias within its
+    """Stores, reads, checks and draws the definitions of a workflow blob's revisions. A definition has an alias within its
     revision; the alias is kept when a new draft is branched, the id is not.
     """
 
@@ -61,10 +61,15 @@ class DefinitionServiceStub:
                 request_serializer=blobhub_dot_v1_dot_definition__pb2.CheckDefinitionRequest.SerializeToString,
                 response_deserializer=blobhub_dot_v1_dot_definition__pb2.CheckDefinitionResponse.FromString,
                 _registered_method=True)
+        self.GetDefinitionGraph = channel.unary_unary(
+                '/blobhub.v1.DefinitionService/GetDefinitionGraph',
+                request_serializer=blobhub_dot_v1_dot_definition__pb2.GetDefinitionGraphRequest.SerializeToString,
+                response_deserializer=blobhub_dot_v1_dot_definition__pb2.GetDefinitionGraphResponse.FromString,
+                _registered_method=True)
 
 
 class DefinitionServiceServicer:
-    """Stores, reads and checks the definitions of a workflow blob's revisions. A definition has an alias within its
+    """Stores, reads, checks and draws the definitions of a workflow blob's revisions. A definition has an alias within its
     revision; the alias is kept when a new draft is branched, the id is not.
     """
 
@@ -156,6 +161,37 @@ class DefinitionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDefinitionGraph(self, request, context):
+        """Answers a drawing of a definition, as text for Graphviz or Mermaid: a box for each component, in a frame with what is inside
+        of it where it is a scope, an arrow for each way of control, with its route unless that is `next` or `success`, and a
+        dotted one where data goes from one component to another. What expressions and templates read is not drawn. A
+        definition that cannot be run is drawn as far as it goes: a connection that leads nowhere is left out.
+
+        With an `execution`, what that has done so far is written on it: how many steps of each component are `done`, `failed`,
+        `running`, `waiting` or `retrying`, and how many were `left` because their scope or the execution ended before them; and on
+        the ways of control how often they were taken. The document that the execution runs is drawn then, which the definition may
+        have had before.
+
+        Mermaid shows no more than 500 arrows and 50,000 characters unless it is configured to, so a drawing for it has at
+        most those, and at most 300 components: those fewest connections away from the start, before that those that the execution
+        has entered. One for Graphviz has all.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
+        * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+        * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the definition has no such execution, or
+        the caller has no role on the blob, without which nobody sees executions; the document that the execution ran is not kept
+        any more; the blob was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
+        * FAILED_PRECONDITION: the blob is not a workflow; the document was stored by another version of the server, and cannot be
+        read.
+        * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DefinitionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -184,6 +220,11 @@ def add_DefinitionServiceServicer_to_server(servicer, server):
                     request_deserializer=blobhub_dot_v1_dot_definition__pb2.CheckDefinitionRequest.FromString,
                     response_serializer=blobhub_dot_v1_dot_definition__pb2.CheckDefinitionResponse.SerializeToString,
             ),
+            'GetDefinitionGraph': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDefinitionGraph,
+                    request_deserializer=blobhub_dot_v1_dot_definition__pb2.GetDefinitionGraphRequest.FromString,
+                    response_serializer=blobhub_dot_v1_dot_definition__pb2.GetDefinitionGraphResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'blobhub.v1.DefinitionService', rpc_method_handlers)
@@ -193,7 +234,7 @@ def add_DefinitionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DefinitionService:
-    """Stores, reads and checks the definitions of a workflow blob's revisions. A definition has an alias within its
+    """Stores, reads, checks and draws the definitions of a workflow blob's revisions. A definition has an alias within its
     revision; the alias is kept when a new draft is branched, the id is not.
     """
 
@@ -322,6 +363,33 @@ class DefinitionService:
             '/blobhub.v1.DefinitionService/CheckDefinition',
             blobhub_dot_v1_dot_definition__pb2.CheckDefinitionRequest.SerializeToString,
             blobhub_dot_v1_dot_definition__pb2.CheckDefinitionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDefinitionGraph(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/blobhub.v1.DefinitionService/GetDefinitionGraph',
+            blobhub_dot_v1_dot_definition__pb2.GetDefinitionGraphRequest.SerializeToString,
+            blobhub_dot_v1_dot_definition__pb2.GetDefinitionGraphResponse.FromString,
             options,
             channel_credentials,
             insecure,

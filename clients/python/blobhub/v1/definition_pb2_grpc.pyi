@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DefinitionServiceStub:
-    """Stores, reads and checks the definitions of a workflow blob's revisions. A definition has an alias within its
+    """Stores, reads, checks and draws the definitions of a workflow blob's revisions. A definition has an alias within its
     revision; the alias is kept when a new draft is branched, the id is not.
     """
 
@@ -103,10 +103,37 @@ class DefinitionServiceStub:
     * FAILED_PRECONDITION: the blob is not a workflow.
     * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
     """
+    GetDefinitionGraph: _grpc.UnaryUnaryMultiCallable[_definition_pb2.GetDefinitionGraphRequest, _definition_pb2.GetDefinitionGraphResponse]
+    """Answers a drawing of a definition, as text for Graphviz or Mermaid: a box for each component, in a frame with what is inside
+    of it where it is a scope, an arrow for each way of control, with its route unless that is `next` or `success`, and a
+    dotted one where data goes from one component to another. What expressions and templates read is not drawn. A
+    definition that cannot be run is drawn as far as it goes: a connection that leads nowhere is left out.
+
+    With an `execution`, what that has done so far is written on it: how many steps of each component are `done`, `failed`,
+    `running`, `waiting` or `retrying`, and how many were `left` because their scope or the execution ended before them; and on
+    the ways of control how often they were taken. The document that the execution runs is drawn then, which the definition may
+    have had before.
+
+    Mermaid shows no more than 500 arrows and 50,000 characters unless it is configured to, so a drawing for it has at
+    most those, and at most 300 components: those fewest connections away from the start, before that those that the execution
+    has entered. One for Graphviz has all.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
+    * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+    * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the definition has no such execution, or
+      the caller has no role on the blob, without which nobody sees executions; the document that the execution ran is not kept
+      any more; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
+    * FAILED_PRECONDITION: the blob is not a workflow; the document was stored by another version of the server, and cannot be
+      read.
+    * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
+    """
 
 @_typing.type_check_only
 class DefinitionServiceAsyncStub(DefinitionServiceStub):
-    """Stores, reads and checks the definitions of a workflow blob's revisions. A definition has an alias within its
+    """Stores, reads, checks and draws the definitions of a workflow blob's revisions. A definition has an alias within its
     revision; the alias is kept when a new draft is branched, the id is not.
     """
 
@@ -179,9 +206,36 @@ class DefinitionServiceAsyncStub(DefinitionServiceStub):
     * FAILED_PRECONDITION: the blob is not a workflow.
     * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
     """
+    GetDefinitionGraph: _aio.UnaryUnaryMultiCallable[_definition_pb2.GetDefinitionGraphRequest, _definition_pb2.GetDefinitionGraphResponse]  # type: ignore[assignment]
+    """Answers a drawing of a definition, as text for Graphviz or Mermaid: a box for each component, in a frame with what is inside
+    of it where it is a scope, an arrow for each way of control, with its route unless that is `next` or `success`, and a
+    dotted one where data goes from one component to another. What expressions and templates read is not drawn. A
+    definition that cannot be run is drawn as far as it goes: a connection that leads nowhere is left out.
+
+    With an `execution`, what that has done so far is written on it: how many steps of each component are `done`, `failed`,
+    `running`, `waiting` or `retrying`, and how many were `left` because their scope or the execution ended before them; and on
+    the ways of control how often they were taken. The document that the execution runs is drawn then, which the definition may
+    have had before.
+
+    Mermaid shows no more than 500 arrows and 50,000 characters unless it is configured to, so a drawing for it has at
+    most those, and at most 300 components: those fewest connections away from the start, before that those that the execution
+    has entered. One for Graphviz has all.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
+    * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+    * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the definition has no such execution, or
+      the caller has no role on the blob, without which nobody sees executions; the document that the execution ran is not kept
+      any more; the blob was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
+    * FAILED_PRECONDITION: the blob is not a workflow; the document was stored by another version of the server, and cannot be
+      read.
+    * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
+    """
 
 class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Stores, reads and checks the definitions of a workflow blob's revisions. A definition has an alias within its
+    """Stores, reads, checks and draws the definitions of a workflow blob's revisions. A definition has an alias within its
     revision; the alias is kept when a new draft is branched, the id is not.
     """
 
@@ -280,6 +334,39 @@ class DefinitionServiceServicer(metaclass=_abc_1.ABCMeta):
         * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the blob was renamed;
           or it names nothing that the caller may see, in a parent that they may read.
         * FAILED_PRECONDITION: the blob is not a workflow.
+        * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
+        """
+
+    @_abc_1.abstractmethod
+    def GetDefinitionGraph(
+        self,
+        request: _definition_pb2.GetDefinitionGraphRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_definition_pb2.GetDefinitionGraphResponse, _abc.Awaitable[_definition_pb2.GetDefinitionGraphResponse]]:
+        """Answers a drawing of a definition, as text for Graphviz or Mermaid: a box for each component, in a frame with what is inside
+        of it where it is a scope, an arrow for each way of control, with its route unless that is `next` or `success`, and a
+        dotted one where data goes from one component to another. What expressions and templates read is not drawn. A
+        definition that cannot be run is drawn as far as it goes: a connection that leads nowhere is left out.
+
+        With an `execution`, what that has done so far is written on it: how many steps of each component are `done`, `failed`,
+        `running`, `waiting` or `retrying`, and how many were `left` because their scope or the execution ended before them; and on
+        the ways of control how often they were taken. The document that the execution runs is drawn then, which the definition may
+        have had before.
+
+        Mermaid shows no more than 500 arrows and 50,000 characters unless it is configured to, so a drawing for it has at
+        most those, and at most 300 components: those fewest connections away from the start, before that those that the execution
+        has entered. One for Graphviz has all.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
+        * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+        * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the definition has no such execution, or
+          the caller has no role on the blob, without which nobody sees executions; the document that the execution ran is not kept
+          any more; the blob was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
+        * FAILED_PRECONDITION: the blob is not a workflow; the document was stored by another version of the server, and cannot be
+          read.
         * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
         """
 

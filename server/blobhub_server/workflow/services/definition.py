@@ -26,6 +26,7 @@ from blobhub_server.workflow.definitions.finder import Definitions
 from blobhub_server.workflow.definitions.reader import invalid, parse
 from blobhub_server.workflow.errors import TYPE, InvalidDefinitionContent
 from blobhub_server.workflow.rules import limit
+from blobhub_server.workflow.services.definition_graph import DefinitionGraphs
 from blobhub_server.workflow.services.document import to_document, to_message
 
 
@@ -91,11 +92,12 @@ def _located(revision: RevisionView | BlobHubError, entry: Entry | None, value: 
 
 
 class DefinitionService:
-    """Stores, reads and checks the definitions of workflow revisions."""
+    """Stores, reads, checks and draws the definitions of workflow revisions."""
 
     def __init__(self, host: Host, definitions: Definitions) -> None:
         self._host = host
         self._definitions = definitions
+        self._graphs = DefinitionGraphs(host, definitions)
         self._contents: Cache[bytes] = Cache(max_count=1024, max_bytes=16 << 20)
         """Typed messages, encoded, by the digest of the document that they stand for."""
 
@@ -194,6 +196,11 @@ class DefinitionService:
             problems, runnable = [invalid(broken.field, broken.message) for broken in error.violations], False
         make = partial(_report, problems, runnable=runnable)
         return await self._definitions.turnstile.run(call.caller.party, make)
+
+    async def GetDefinitionGraph(
+        self, request: pb.GetDefinitionGraphRequest, call: Call[LocatedDefinition]
+    ) -> pb.GetDefinitionGraphResponse:
+        return await self._graphs.draw(request, call, call.resource.revision, call.resource.entry)
 
 
 def _encoded_message(document: bytes) -> bytes:

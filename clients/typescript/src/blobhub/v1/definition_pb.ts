@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file blobhub/v1/definition.proto.
  */
 export const file_blobhub_v1_definition: GenFile = /*@__PURE__*/
-  fileDesc("ChtibG9iaHViL3YxL2RlZmluaXRpb24ucHJvdG8SCmJsb2JodWIudjEivAEKCkRlZmluaXRpb24SCgoCaWQYASABKAkSDQoFYWxpYXMYAiABKAkSEwoLcmV2aXNpb25faWQYAyABKAkSDgoGZGlnZXN0GAQgASgJEgwKBHNpemUYBSABKAMSLwoLY3JlYXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKbAQoSV29ya2Zsb3dEZWZpbml0aW9uEgwKBHR5cGUYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIxCgpjb21wb25lbnRzGAMgAygLMh0uYmxvYmh1Yi52MS5Xb3JrZmxvd0NvbXBvbmVudBIzCgtjb25uZWN0aW9ucxgEIAMoCzIeLmJsb2JodWIudjEuV29ya2Zsb3dDb25uZWN0aW9uIuUBChFXb3JrZmxvd0NvbXBvbmVudBIKCgJpZBgBIAEoCRIQCghjYXRlZ29yeRgCIAEoCRIMCgR0eXBlGAMgASgJEgwKBG5hbWUYBCABKAkSLgoIcG9zaXRpb24YBSABKAsyHC5ibG9iaHViLnYxLldvcmtmbG93UG9zaXRpb24SJwoFcG9ydHMYBiADKAsyGC5ibG9iaHViLnYxLldvcmtmbG93UG9ydBIqCgZwb2xpY3kYByABKAsyGi5ibG9iaHViLnYxLldvcmtmbG93UG9saWN5EhEKCXBhcmVudF9pZBgIIAEoCSIoChBXb3JrZmxvd1Bvc2l0aW9uEgkKAXgYASABKAESCQoBeRgCIAEoASJ2CgxXb3JrZmxvd1BvcnQSEAoIY2F0ZWdvcnkYASABKAkSDQoFcm91dGUYAiABKAkSJwoFdmFsdWUYAyABKAsyFi5nb29nbGUucHJvdG9idWYuVmFsdWVIABIUCgp2YWx1ZV9qc29uGAQgASgJSABCBgoEZm9ybSJmCg5Xb3JrZmxvd1BvbGljeRIqCgd0aW1lb3V0GAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEigKBXJldHJ5GAIgASgLMhkuYmxvYmh1Yi52MS5Xb3JrZmxvd1JldHJ5IuoBCg1Xb3JrZmxvd1JldHJ5EhgKEG1heGltdW1fYXR0ZW1wdHMYASABKAUSMwoQaW5pdGlhbF9pbnRlcnZhbBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIbChNiYWNrb2ZmX2NvZWZmaWNpZW50GAMgASgBEjMKEG1heGltdW1faW50ZXJ2YWwYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SHQoVbm9uX3JldHJ5YWJsZV9yZWFzb25zGAUgAygJEhkKEXJldHJ5YWJsZV9yZWFzb25zGAYgAygJIn8KEldvcmtmbG93Q29ubmVjdGlvbhIKCgJpZBgBIAEoCRIRCglzb3VyY2VfaWQYAiABKAkSEQoJdGFyZ2V0X2lkGAMgASgJEhMKC3NvdXJjZV9wb3J0GAQgASgJEhMKC3RhcmdldF9wb3J0GAUgASgJEg0KBXJvdXRlGAYgASgJItABChFEZWZpbml0aW9uUHJvYmxlbRIvCgR0eXBlGAEgASgOMiEuYmxvYmh1Yi52MS5EZWZpbml0aW9uUHJvYmxlbVR5cGUSNwoIc2V2ZXJpdHkYAiABKA4yJS5ibG9iaHViLnYxLkRlZmluaXRpb25Qcm9ibGVtU2V2ZXJpdHkSFAoMY29tcG9uZW50X2lkGAMgASgJEgwKBHBhdGgYBCABKAkSDAoEbGluZRgFIAEoBRIOCgZjb2x1bW4YBiABKAUSDwoHbWVzc2FnZRgHIAEoCSK9AQoUUHV0RGVmaW5pdGlvblJlcXVlc3QSEAoIcmV2aXNpb24YASABKAkSDQoFYWxpYXMYAiABKAkSEgoIZG9jdW1lbnQYAyABKAlIABIxCgdjb250ZW50GAQgASgLMh4uYmxvYmh1Yi52MS5Xb3JrZmxvd0RlZmluaXRpb25IABITCgtjcmVhdGVfb25seRgFIAEoCBIMCgRldGFnGAYgASgJEhIKCnJlcXVlc3RfaWQYByABKAlCBgoEYm9keSJaChVQdXREZWZpbml0aW9uUmVzcG9uc2USKgoKZGVmaW5pdGlvbhgBIAEoCzIWLmJsb2JodWIudjEuRGVmaW5pdGlvbhIVCg1yZXZpc2lvbl9ldGFnGAIgASgJIioKFEdldERlZmluaXRpb25SZXF1ZXN0EhIKCmRlZmluaXRpb24YASABKAkihgEKFUdldERlZmluaXRpb25SZXNwb25zZRIqCgpkZWZpbml0aW9uGAEgASgLMhYuYmxvYmh1Yi52MS5EZWZpbml0aW9uEhAKCGRvY3VtZW50GAIgASgJEi8KB2NvbnRlbnQYAyABKAsyHi5ibG9iaHViLnYxLldvcmtmbG93RGVmaW5pdGlvbiJ5ChZMaXN0RGVmaW5pdGlvbnNSZXF1ZXN0EhAKCHJldmlzaW9uGAEgASgJEhQKDGFsaWFzX3ByZWZpeBgCIAEoCRIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCRIQCghvcmRlcl9ieRgFIAEoCSJfChdMaXN0RGVmaW5pdGlvbnNSZXNwb25zZRIrCgtkZWZpbml0aW9ucxgBIAMoCzIWLmJsb2JodWIudjEuRGVmaW5pdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiTwoXRGVsZXRlRGVmaW5pdGlvblJlcXVlc3QSEgoKZGVmaW5pdGlvbhgBIAEoCRIMCgRldGFnGAIgASgJEhIKCnJlcXVlc3RfaWQYAyABKAkiMQoYRGVsZXRlRGVmaW5pdGlvblJlc3BvbnNlEhUKDXJldmlzaW9uX2V0YWcYASABKAkikgEKFkNoZWNrRGVmaW5pdGlvblJlcXVlc3QSEAoIcmV2aXNpb24YASABKAkSFAoKZGVmaW5pdGlvbhgCIAEoCUgAEhIKCGRvY3VtZW50GAMgASgJSAASMQoHY29udGVudBgEIAEoCzIeLmJsb2JodWIudjEuV29ya2Zsb3dEZWZpbml0aW9uSABCCQoHc3ViamVjdCJcChdDaGVja0RlZmluaXRpb25SZXNwb25zZRIQCghydW5uYWJsZRgBIAEoCBIvCghwcm9ibGVtcxgCIAMoCzIdLmJsb2JodWIudjEuRGVmaW5pdGlvblByb2JsZW0q+AkKFURlZmluaXRpb25Qcm9ibGVtVHlwZRInCiNERUZJTklUSU9OX1BST0JMRU1fVFlQRV9VTlNQRUNJRklFRBAAEiwKKERFRklOSVRJT05fUFJPQkxFTV9UWVBFX0lOVkFMSURfRE9DVU1FTlQQARIyCi5ERUZJTklUSU9OX1BST0JMRU1fVFlQRV9VTktOT1dOX0NPTVBPTkVOVF9UWVBFEAISKAokREVGSU5JVElPTl9QUk9CTEVNX1RZUEVfRFVQTElDQVRFX0lEEAMSKAokREVGSU5JVElPTl9QUk9CTEVNX1RZUEVfTUlTU0lOR19QT1JUEAQSLworREVGSU5JVElPTl9QUk9CTEVNX1RZUEVfREFOR0xJTkdfQ09OTkVDVElPThAFEigKJERFRklOSVRJT05fUFJPQkxFTV9UWVBFX1VOS05PV05fUE9SVBAGEjEKLURFRklOSVRJT05fUFJPQkxFTV9UWVBFX1VOUkVBQ0hBQkxFX0NPTVBPTkVOVBAHEikKJURFRklOSVRJT05fUFJPQkxFTV9UWVBFX1RZUEVfTUlTTUFUQ0gQCBIkCiBERUZJTklUSU9OX1BST0JMRU1fVFlQRV9OT19TVEFSVBAJEioKJkRFRklOSVRJT05fUFJPQkxFTV9UWVBFX1NFVkVSQUxfU1RBUlRTEAoSLgoqREVGSU5JVElPTl9QUk9CTEVNX1RZUEVfSU5WQUxJRF9FWFBSRVNTSU9OEAsSKgomREVGSU5JVElPTl9QUk9CTEVNX1RZUEVfSU5WQUxJRF9QT0xJQ1kQDBIoCiRERUZJTklUSU9OX1BST0JMRU1fVFlQRV9VTktOT1dOX05BTUUQDRIoCiRERUZJTklUSU9OX1BST0JMRU1fVFlQRV9VTlNPVU5EX0pPSU4QDhIqCiZERUZJTklUSU9OX1BST0JMRU1fVFlQRV9JTlZBTElEX1NDUklQVBAPEicKI0RFRklOSVRJT05fUFJPQkxFTV9UWVBFX1VOS05PV05fS0VZEBASMQotREVGSU5JVElPTl9QUk9CTEVNX1RZUEVfUE9MSUNZX1dJVEhPVVRfRUZGRUNUEBESLworREVGSU5JVElPTl9QUk9CTEVNX1RZUEVfUk9VVEVfTEVBRFNfTk9XSEVSRRASEigKJERFRklOSVRJT05fUFJPQkxFTV9UWVBFX1VOU0VUX09VVFBVVBATEisKJ0RFRklOSVRJT05fUFJPQkxFTV9UWVBFX1NFVkVSQUxfU09VUkNFUxAUEigKJERFRklOSVRJT05fUFJPQkxFTV9UWVBFX1VOVVNFRF9WQUxVRRAVEi0KKURFRklOSVRJT05fUFJPQkxFTV9UWVBFX0NBVEVHT1JZX01JU01BVENIEBYSKgomREVGSU5JVElPTl9QUk9CTEVNX1RZUEVfTk9UX0lOX1NBTkRCT1gQFxIrCidERUZJTklUSU9OX1BST0JMRU1fVFlQRV9VTktOT1dOX1ZFUlNJT04QGBIvCitERUZJTklUSU9OX1BST0JMRU1fVFlQRV9SRVBFQVRFRF9DT05ORUNUSU9OEBkSJwojREVGSU5JVElPTl9QUk9CTEVNX1RZUEVfTkVWRVJfVEFLRU4QGhIpCiVERUZJTklUSU9OX1BST0JMRU1fVFlQRV9JTlZBTElEX1NDT1BFEBsqmAEKGURlZmluaXRpb25Qcm9ibGVtU2V2ZXJpdHkSKwonREVGSU5JVElPTl9QUk9CTEVNX1NFVkVSSVRZX1VOU1BFQ0lGSUVEEAASJQohREVGSU5JVElPTl9QUk9CTEVNX1NFVkVSSVRZX0VSUk9SEAESJwojREVGSU5JVElPTl9QUk9CTEVNX1NFVkVSSVRZX1dBUk5JTkcQAjLlAwoRRGVmaW5pdGlvblNlcnZpY2USVAoNUHV0RGVmaW5pdGlvbhIgLmJsb2JodWIudjEuUHV0RGVmaW5pdGlvblJlcXVlc3QaIS5ibG9iaHViLnYxLlB1dERlZmluaXRpb25SZXNwb25zZRJZCg1HZXREZWZpbml0aW9uEiAuYmxvYmh1Yi52MS5HZXREZWZpbml0aW9uUmVxdWVzdBohLmJsb2JodWIudjEuR2V0RGVmaW5pdGlvblJlc3BvbnNlIgOQAgESXwoPTGlzdERlZmluaXRpb25zEiIuYmxvYmh1Yi52MS5MaXN0RGVmaW5pdGlvbnNSZXF1ZXN0GiMuYmxvYmh1Yi52MS5MaXN0RGVmaW5pdGlvbnNSZXNwb25zZSIDkAIBEl0KEERlbGV0ZURlZmluaXRpb24SIy5ibG9iaHViLnYxLkRlbGV0ZURlZmluaXRpb25SZXF1ZXN0GiQuYmxvYmh1Yi52MS5EZWxldGVEZWZpbml0aW9uUmVzcG9uc2USXwoPQ2hlY2tEZWZpbml0aW9uEiIuYmxvYmh1Yi52MS5DaGVja0RlZmluaXRpb25SZXF1ZXN0GiMuYmxvYmh1Yi52MS5DaGVja0RlZmluaXRpb25SZXNwb25zZSIDkAIBYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp]);
+  fileDesc("ChtibG9iaHViL3YxL2RlZmluaXRpb24ucHJvdG8SCmJsb2JodWIudjEivAEKCkRlZmluaXRpb24SCgoCaWQYASABKAkSDQoFYWxpYXMYAiABKAkSEwoLcmV2aXNpb25faWQYAyABKAkSDgoGZGlnZXN0GAQgASgJEgwKBHNpemUYBSABKAMSLwoLY3JlYXRlX3RpbWUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC3VwZGF0ZV90aW1lGAcgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKbAQoSV29ya2Zsb3dEZWZpbml0aW9uEgwKBHR5cGUYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIxCgpjb21wb25lbnRzGAMgAygLMh0uYmxvYmh1Yi52MS5Xb3JrZmxvd0NvbXBvbmVudBIzCgtjb25uZWN0aW9ucxgEIAMoCzIeLmJsb2JodWIudjEuV29ya2Zsb3dDb25uZWN0aW9uIuUBChFXb3JrZmxvd0NvbXBvbmVudBIKCgJpZBgBIAEoCRIQCghjYXRlZ29yeRgCIAEoCRIMCgR0eXBlGAMgASgJEgwKBG5hbWUYBCABKAkSLgoIcG9zaXRpb24YBSABKAsyHC5ibG9iaHViLnYxLldvcmtmbG93UG9zaXRpb24SJwoFcG9ydHMYBiADKAsyGC5ibG9iaHViLnYxLldvcmtmbG93UG9ydBIqCgZwb2xpY3kYByABKAsyGi5ibG9iaHViLnYxLldvcmtmbG93UG9saWN5EhEKCXBhcmVudF9pZBgIIAEoCSIoChBXb3JrZmxvd1Bvc2l0aW9uEgkKAXgYASABKAESCQoBeRgCIAEoASJ2CgxXb3JrZmxvd1BvcnQSEAoIY2F0ZWdvcnkYASABKAkSDQoFcm91dGUYAiABKAkSJwoFdmFsdWUYAyABKAsyFi5nb29nbGUucHJvdG9idWYuVmFsdWVIABIUCgp2YWx1ZV9qc29uGAQgASgJSABCBgoEZm9ybSJmCg5Xb3JrZmxvd1BvbGljeRIqCgd0aW1lb3V0GAEgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEigKBXJldHJ5GAIgASgLMhkuYmxvYmh1Yi52MS5Xb3JrZmxvd1JldHJ5IuoBCg1Xb3JrZmxvd1JldHJ5EhgKEG1heGltdW1fYXR0ZW1wdHMYASABKAUSMwoQaW5pdGlhbF9pbnRlcnZhbBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIbChNiYWNrb2ZmX2NvZWZmaWNpZW50GAMgASgBEjMKEG1heGltdW1faW50ZXJ2YWwYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SHQoVbm9uX3JldHJ5YWJsZV9yZWFzb25zGAUgAygJEhkKEXJldHJ5YWJsZV9yZWFzb25zGAYgAygJIn8KEldvcmtmbG93Q29ubmVjdGlvbhIKCgJpZBgBIAEoCRIRCglzb3VyY2VfaWQYAiABKAkSEQoJdGFyZ2V0X2lkGAMgASgJEhMKC3NvdXJjZV9wb3J0GAQgASgJEhMKC3RhcmdldF9wb3J0GAUgASgJEg0KBXJvdXRlGAYgASgJItABChFEZWZpbml0aW9uUHJvYmxlbRIvCgR0eXBlGAEgASgOMiEuYmxvYmh1Yi52MS5EZWZpbml0aW9uUHJvYmxlbVR5cGUSNwoIc2V2ZXJpdHkYAiABKA4yJS5ibG9iaHViLnYxLkRlZmluaXRpb25Qcm9ibGVtU2V2ZXJpdHkSFAoMY29tcG9uZW50X2lkGAMgASgJEgwKBHBhdGgYBCABKAkSDAoEbGluZRgFIAEoBRIOCgZjb2x1bW4YBiABKAUSDwoHbWVzc2FnZRgHIAEoCSK9AQoUUHV0RGVmaW5pdGlvblJlcXVlc3QSEAoIcmV2aXNpb24YASABKAkSDQoFYWxpYXMYAiABKAkSEgoIZG9jdW1lbnQYAyABKAlIABIxCgdjb250ZW50GAQgASgLMh4uYmxvYmh1Yi52MS5Xb3JrZmxvd0RlZmluaXRpb25IABITCgtjcmVhdGVfb25seRgFIAEoCBIMCgRldGFnGAYgASgJEhIKCnJlcXVlc3RfaWQYByABKAlCBgoEYm9keSJaChVQdXREZWZpbml0aW9uUmVzcG9uc2USKgoKZGVmaW5pdGlvbhgBIAEoCzIWLmJsb2JodWIudjEuRGVmaW5pdGlvbhIVCg1yZXZpc2lvbl9ldGFnGAIgASgJIioKFEdldERlZmluaXRpb25SZXF1ZXN0EhIKCmRlZmluaXRpb24YASABKAkihgEKFUdldERlZmluaXRpb25SZXNwb25zZRIqCgpkZWZpbml0aW9uGAEgASgLMhYuYmxvYmh1Yi52MS5EZWZpbml0aW9uEhAKCGRvY3VtZW50GAIgASgJEi8KB2NvbnRlbnQYAyABKAsyHi5ibG9iaHViLnYxLldvcmtmbG93RGVmaW5pdGlvbiJ5ChZMaXN0RGVmaW5pdGlvbnNSZXF1ZXN0EhAKCHJldmlzaW9uGAEgASgJEhQKDGFsaWFzX3ByZWZpeBgCIAEoCRIRCglwYWdlX3NpemUYAyABKAUSEgoKcGFnZV90b2tlbhgEIAEoCRIQCghvcmRlcl9ieRgFIAEoCSJfChdMaXN0RGVmaW5pdGlvbnNSZXNwb25zZRIrCgtkZWZpbml0aW9ucxgBIAMoCzIWLmJsb2JodWIudjEuRGVmaW5pdGlvbhIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkiTwoXRGVsZXRlRGVmaW5pdGlvblJlcXVlc3QSEgoKZGVmaW5pdGlvbhgBIAEoCRIMCgRldGFnGAIgASgJEhIKCnJlcXVlc3RfaWQYAyABKAkiMQoYRGVsZXRlRGVmaW5pdGlvblJlc3BvbnNlEhUKDXJldmlzaW9uX2V0YWcYASABKAkikgEKFkNoZWNrRGVmaW5pdGlvblJlcXVlc3QSEAoIcmV2aXNpb24YASABKAkSFAoKZGVmaW5pdGlvbhgCIAEoCUgAEhIKCGRvY3VtZW50GAMgASgJSAASMQoHY29udGVudBgEIAEoCzIeLmJsb2JodWIudjEuV29ya2Zsb3dEZWZpbml0aW9uSABCCQoHc3ViamVjdCJcChdDaGVja0RlZmluaXRpb25SZXNwb25zZRIQCghydW5uYWJsZRgBIAEoCBIvCghwcm9ibGVtcxgCIAMoCzIdLmJsb2JodWIudjEuRGVmaW5pdGlvblByb2JsZW0idQoZR2V0RGVmaW5pdGlvbkdyYXBoUmVxdWVzdBISCgpkZWZpbml0aW9uGAEgASgJEjEKBmZvcm1hdBgCIAEoDjIhLmJsb2JodWIudjEuRGVmaW5pdGlvbkdyYXBoRm9ybWF0EhEKCWV4ZWN1dGlvbhgDIAEoCSKPAQoaR2V0RGVmaW5pdGlvbkdyYXBoUmVzcG9uc2USDAoEdGV4dBgBIAEoCRIOCgZkaWdlc3QYAiABKAkSGgoSZXhlY3V0aW9uX3NlcXVlbmNlGAMgASgDEhoKEm9taXR0ZWRfY29tcG9uZW50cxgEIAEoBRIbChNvbWl0dGVkX2Nvbm5lY3Rpb25zGAUgASgFKvgJChVEZWZpbml0aW9uUHJvYmxlbVR5cGUSJwojREVGSU5JVElPTl9QUk9CTEVNX1RZUEVfVU5TUEVDSUZJRUQQABIsCihERUZJTklUSU9OX1BST0JMRU1fVFlQRV9JTlZBTElEX0RPQ1VNRU5UEAESMgouREVGSU5JVElPTl9QUk9CTEVNX1RZUEVfVU5LTk9XTl9DT01QT05FTlRfVFlQRRACEigKJERFRklOSVRJT05fUFJPQkxFTV9UWVBFX0RVUExJQ0FURV9JRBADEigKJERFRklOSVRJT05fUFJPQkxFTV9UWVBFX01JU1NJTkdfUE9SVBAEEi8KK0RFRklOSVRJT05fUFJPQkxFTV9UWVBFX0RBTkdMSU5HX0NPTk5FQ1RJT04QBRIoCiRERUZJTklUSU9OX1BST0JMRU1fVFlQRV9VTktOT1dOX1BPUlQQBhIxCi1ERUZJTklUSU9OX1BST0JMRU1fVFlQRV9VTlJFQUNIQUJMRV9DT01QT05FTlQQBxIpCiVERUZJTklUSU9OX1BST0JMRU1fVFlQRV9UWVBFX01JU01BVENIEAgSJAogREVGSU5JVElPTl9QUk9CTEVNX1RZUEVfTk9fU1RBUlQQCRIqCiZERUZJTklUSU9OX1BST0JMRU1fVFlQRV9TRVZFUkFMX1NUQVJUUxAKEi4KKkRFRklOSVRJT05fUFJPQkxFTV9UWVBFX0lOVkFMSURfRVhQUkVTU0lPThALEioKJkRFRklOSVRJT05fUFJPQkxFTV9UWVBFX0lOVkFMSURfUE9MSUNZEAwSKAokREVGSU5JVElPTl9QUk9CTEVNX1RZUEVfVU5LTk9XTl9OQU1FEA0SKAokREVGSU5JVElPTl9QUk9CTEVNX1RZUEVfVU5TT1VORF9KT0lOEA4SKgomREVGSU5JVElPTl9QUk9CTEVNX1RZUEVfSU5WQUxJRF9TQ1JJUFQQDxInCiNERUZJTklUSU9OX1BST0JMRU1fVFlQRV9VTktOT1dOX0tFWRAQEjEKLURFRklOSVRJT05fUFJPQkxFTV9UWVBFX1BPTElDWV9XSVRIT1VUX0VGRkVDVBAREi8KK0RFRklOSVRJT05fUFJPQkxFTV9UWVBFX1JPVVRFX0xFQURTX05PV0hFUkUQEhIoCiRERUZJTklUSU9OX1BST0JMRU1fVFlQRV9VTlNFVF9PVVRQVVQQExIrCidERUZJTklUSU9OX1BST0JMRU1fVFlQRV9TRVZFUkFMX1NPVVJDRVMQFBIoCiRERUZJTklUSU9OX1BST0JMRU1fVFlQRV9VTlVTRURfVkFMVUUQFRItCilERUZJTklUSU9OX1BST0JMRU1fVFlQRV9DQVRFR09SWV9NSVNNQVRDSBAWEioKJkRFRklOSVRJT05fUFJPQkxFTV9UWVBFX05PVF9JTl9TQU5EQk9YEBcSKwonREVGSU5JVElPTl9QUk9CTEVNX1RZUEVfVU5LTk9XTl9WRVJTSU9OEBgSLworREVGSU5JVElPTl9QUk9CTEVNX1RZUEVfUkVQRUFURURfQ09OTkVDVElPThAZEicKI0RFRklOSVRJT05fUFJPQkxFTV9UWVBFX05FVkVSX1RBS0VOEBoSKQolREVGSU5JVElPTl9QUk9CTEVNX1RZUEVfSU5WQUxJRF9TQ09QRRAbKpgBChlEZWZpbml0aW9uUHJvYmxlbVNldmVyaXR5EisKJ0RFRklOSVRJT05fUFJPQkxFTV9TRVZFUklUWV9VTlNQRUNJRklFRBAAEiUKIURFRklOSVRJT05fUFJPQkxFTV9TRVZFUklUWV9FUlJPUhABEicKI0RFRklOSVRJT05fUFJPQkxFTV9TRVZFUklUWV9XQVJOSU5HEAIqhgEKFURlZmluaXRpb25HcmFwaEZvcm1hdBInCiNERUZJTklUSU9OX0dSQVBIX0ZPUk1BVF9VTlNQRUNJRklFRBAAEh8KG0RFRklOSVRJT05fR1JBUEhfRk9STUFUX0RPVBABEiMKH0RFRklOSVRJT05fR1JBUEhfRk9STUFUX01FUk1BSUQQAjLPBAoRRGVmaW5pdGlvblNlcnZpY2USVAoNUHV0RGVmaW5pdGlvbhIgLmJsb2JodWIudjEuUHV0RGVmaW5pdGlvblJlcXVlc3QaIS5ibG9iaHViLnYxLlB1dERlZmluaXRpb25SZXNwb25zZRJZCg1HZXREZWZpbml0aW9uEiAuYmxvYmh1Yi52MS5HZXREZWZpbml0aW9uUmVxdWVzdBohLmJsb2JodWIudjEuR2V0RGVmaW5pdGlvblJlc3BvbnNlIgOQAgESXwoPTGlzdERlZmluaXRpb25zEiIuYmxvYmh1Yi52MS5MaXN0RGVmaW5pdGlvbnNSZXF1ZXN0GiMuYmxvYmh1Yi52MS5MaXN0RGVmaW5pdGlvbnNSZXNwb25zZSIDkAIBEl0KEERlbGV0ZURlZmluaXRpb24SIy5ibG9iaHViLnYxLkRlbGV0ZURlZmluaXRpb25SZXF1ZXN0GiQuYmxvYmh1Yi52MS5EZWxldGVEZWZpbml0aW9uUmVzcG9uc2USXwoPQ2hlY2tEZWZpbml0aW9uEiIuYmxvYmh1Yi52MS5DaGVja0RlZmluaXRpb25SZXF1ZXN0GiMuYmxvYmh1Yi52MS5DaGVja0RlZmluaXRpb25SZXNwb25zZSIDkAIBEmgKEkdldERlZmluaXRpb25HcmFwaBIlLmJsb2JodWIudjEuR2V0RGVmaW5pdGlvbkdyYXBoUmVxdWVzdBomLmJsb2JodWIudjEuR2V0RGVmaW5pdGlvbkdyYXBoUmVzcG9uc2UiA5ACAWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp]);
 
 /**
  * What a definition is called and where its content is, without the content.
@@ -854,6 +854,90 @@ export const CheckDefinitionResponseSchema: GenMessage<CheckDefinitionResponse> 
   messageDesc(file_blobhub_v1_definition, 18);
 
 /**
+ * Request of GetDefinitionGraph.
+ *
+ * @generated from message blobhub.v1.GetDefinitionGraphRequest
+ */
+export type GetDefinitionGraphRequest = Message<"blobhub.v1.GetDefinitionGraphRequest"> & {
+  /**
+   * `acme/pipeline@3/intake`, by its alias in its revision, or the definition's id.
+   *
+   * @generated from field: string definition = 1;
+   */
+  definition: string;
+
+  /**
+   * The language of the drawing.
+   *
+   * @generated from field: blobhub.v1.DefinitionGraphFormat format = 2;
+   */
+  format: DefinitionGraphFormat;
+
+  /**
+   * An execution, by its id, of the definition of this alias, in any revision of the blob, whose state is drawn; empty for none.
+   *
+   * @generated from field: string execution = 3;
+   */
+  execution: string;
+};
+
+/**
+ * Describes the message blobhub.v1.GetDefinitionGraphRequest.
+ * Use `create(GetDefinitionGraphRequestSchema)` to create a new message.
+ */
+export const GetDefinitionGraphRequestSchema: GenMessage<GetDefinitionGraphRequest> = /*@__PURE__*/
+  messageDesc(file_blobhub_v1_definition, 19);
+
+/**
+ * Answer of GetDefinitionGraph.
+ *
+ * @generated from message blobhub.v1.GetDefinitionGraphResponse
+ */
+export type GetDefinitionGraphResponse = Message<"blobhub.v1.GetDefinitionGraphResponse"> & {
+  /**
+   * The drawing.
+   *
+   * @generated from field: string text = 1;
+   */
+  text: string;
+
+  /**
+   * SHA-256 of the document that is drawn, lower-case hex.
+   *
+   * @generated from field: string digest = 2;
+   */
+  digest: string;
+
+  /**
+   * The number of the execution's last event that is in the drawing; 0 without an execution.
+   *
+   * @generated from field: int64 execution_sequence = 3;
+   */
+  executionSequence: bigint;
+
+  /**
+   * How many components are not in the drawing, because there are too many.
+   *
+   * @generated from field: int32 omitted_components = 4;
+   */
+  omittedComponents: number;
+
+  /**
+   * How many connections are not in the drawing for that reason, or because of such components.
+   *
+   * @generated from field: int32 omitted_connections = 5;
+   */
+  omittedConnections: number;
+};
+
+/**
+ * Describes the message blobhub.v1.GetDefinitionGraphResponse.
+ * Use `create(GetDefinitionGraphResponseSchema)` to create a new message.
+ */
+export const GetDefinitionGraphResponseSchema: GenMessage<GetDefinitionGraphResponse> = /*@__PURE__*/
+  messageDesc(file_blobhub_v1_definition, 20);
+
+/**
  * What is wrong with a definition.
  *
  * @generated from enum blobhub.v1.DefinitionProblemType
@@ -1109,7 +1193,41 @@ export const DefinitionProblemSeveritySchema: GenEnum<DefinitionProblemSeverity>
   enumDesc(file_blobhub_v1_definition, 1);
 
 /**
- * Stores, reads and checks the definitions of a workflow blob's revisions. A definition has an alias within its
+ * A language that drawings of definitions are written in.
+ *
+ * @generated from enum blobhub.v1.DefinitionGraphFormat
+ */
+export enum DefinitionGraphFormat {
+  /**
+   * Never sent.
+   *
+   * @generated from enum value: DEFINITION_GRAPH_FORMAT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The language of Graphviz.
+   *
+   * @generated from enum value: DEFINITION_GRAPH_FORMAT_DOT = 1;
+   */
+  DOT = 1,
+
+  /**
+   * A Mermaid flowchart, which Markdown on many sites shows as a drawing.
+   *
+   * @generated from enum value: DEFINITION_GRAPH_FORMAT_MERMAID = 2;
+   */
+  MERMAID = 2,
+}
+
+/**
+ * Describes the enum blobhub.v1.DefinitionGraphFormat.
+ */
+export const DefinitionGraphFormatSchema: GenEnum<DefinitionGraphFormat> = /*@__PURE__*/
+  enumDesc(file_blobhub_v1_definition, 2);
+
+/**
+ * Stores, reads, checks and draws the definitions of a workflow blob's revisions. A definition has an alias within its
  * revision; the alias is kept when a new draft is branched, the id is not.
  *
  * @generated from service blobhub.v1.DefinitionService
@@ -1217,6 +1335,40 @@ export const DefinitionService: GenService<{
     methodKind: "unary";
     input: typeof CheckDefinitionRequestSchema;
     output: typeof CheckDefinitionResponseSchema;
+  },
+  /**
+   * Answers a drawing of a definition, as text for Graphviz or Mermaid: a box for each component, in a frame with what is inside
+   * of it where it is a scope, an arrow for each way of control, with its route unless that is `next` or `success`, and a
+   * dotted one where data goes from one component to another. What expressions and templates read is not drawn. A
+   * definition that cannot be run is drawn as far as it goes: a connection that leads nowhere is left out.
+   *
+   * With an `execution`, what that has done so far is written on it: how many steps of each component are `done`, `failed`,
+   * `running`, `waiting` or `retrying`, and how many were `left` because their scope or the execution ended before them; and on
+   * the ways of control how often they were taken. The document that the execution runs is drawn then, which the definition may
+   * have had before.
+   *
+   * Mermaid shows no more than 500 arrows and 50,000 characters unless it is configured to, so a drawing for it has at
+   * most those, and at most 300 components: those fewest connections away from the start, before that those that the execution
+   * has entered. One for Graphviz has all.
+   *
+   * Errors:
+   * * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+   * * UNAUTHENTICATED: the key that came does not work; or none came, and there is nothing to see without one.
+   * * PERMISSION_DENIED: the caller may not see the blob, or it does not exist.
+   * * NOT_FOUND: there is no such revision in the blob, or no such definition in it; the definition has no such execution, or
+   *   the caller has no role on the blob, without which nobody sees executions; the document that the execution ran is not kept
+   *   any more; the blob was renamed;
+   *   or it names nothing that the caller may see, in a parent that they may read.
+   * * FAILED_PRECONDITION: the blob is not a workflow; the document was stored by another version of the server, and cannot be
+   *   read.
+   * * DATA_LOSS: the stored definition is gone or was changed beneath the server; putting it again repairs it.
+   *
+   * @generated from rpc blobhub.v1.DefinitionService.GetDefinitionGraph
+   */
+  getDefinitionGraph: {
+    methodKind: "unary";
+    input: typeof GetDefinitionGraphRequestSchema;
+    output: typeof GetDefinitionGraphResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_blobhub_v1_definition, 0);

@@ -7,6 +7,7 @@ import hashlib
 from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
+from blobhub_server.drawing import to_dot, to_mermaid
 from blobhub_server.onnx.processing.child import drawing, functions, loading
 from blobhub_server.onnx.processing.child.document import describe_model
 from blobhub_server.onnx.processing.child.signature import count_parameters, find_inputs, find_opsets, find_outputs
@@ -43,8 +44,8 @@ def _examine(data: bytes, limits: ProcessingLimits) -> Report:
         inputs=find_inputs(model.graph, session),
         outputs=find_outputs(model.graph, session),
         model_json=describe_model(model, limits.max_document_bytes),
-        dot=drawing.to_dot(drawn),
-        mermaid=drawing.to_mermaid(drawn),
+        dot=to_dot(drawn, "model"),
+        mermaid=to_mermaid(drawn),
     )
 
 
