@@ -13,7 +13,7 @@ A call that answers once has a deadline, and is made again after UNAVAILABLE whe
 has a `request_id`, which changes get unless they have one. Calls fail with CallError. A run or a watch begins with an
 attempt to reach the server; when none answers, Unreachable says where none does.
 
-`blobhub_client.sync` is the same for programs without asyncio.
+`blobhub_client.sync` is the same for programs without asyncio, `blobhub_client.building` writes definitions.
 """
 
 from __future__ import annotations
