@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import flows
 import pytest
 from blobhub_cli.app import command
 from blobhub_cli.drawing import mermaid
 from blobhub_cli.failures import NEXT, CommandError, ExitCode
 from command_line import CommandLine
+from scoping import controls, inside
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -91,11 +93,30 @@ async def test_help_and_mistakes_on_the_command_line(config_home: Path) -> None:
     assert "Missing argument" in await hub.refused(ExitCode.USAGE, "blob", "list")
 
 
-def test_a_definition_is_drawn() -> None:
+def test_a_file_is_drawn_without_a_server() -> None:
     drawn = mermaid((ROOT / "demo" / "document_summary.json").read_text()).splitlines()
-    assert drawn[0] == "flowchart LR"
-    assert '    n0["Start"]' in drawn
-    assert '    n1[("Document")]' in drawn
+    assert drawn[0] == "flowchart TD"
+    assert '  n0["Start"]' in drawn
+    assert '  n1[("Document")]' in drawn
     assert any('-->|"large"|' in line for line in drawn)
     with pytest.raises(CommandError, match="no definition"):
         mermaid("[]")
+
+
+def test_a_file_is_drawn_with_its_scopes_and_whatever_names_it_has() -> None:
+    parts = inside("try", flows.component("work", "logic.code"), flows.component("inner", "flow.try"))
+    parts += [flows.component("try", "flow.try"), *inside("inner", flows.component("\"]; %%{x: '<b>'}%%\n", "data.value"))]
+    parts += [*inside("round", flows.component("round", "flow.try")), *inside("gone", flows.component("x" * 50, "flow.end"))]
+    assert mermaid(flows.document(parts, controls("try.body work", "try.failure nobody"))).splitlines() == [
+        "flowchart TD",
+        '  subgraph gn2["try"]',
+        '    n2{{"try"}}',
+        '    n0["work"]',
+        '    subgraph gn1["inner"]',
+        '      n1{{"inner"}}',
+        '      n3[("#quot;]; #37;#37;{x#58; #39;#lt;b#gt;#39;}#37;#37; ")]',
+        "    end",
+        "  end",
+        f'  n5["{"x" * 37}..."]',
+        '  n2 -->|"body"| n0',
+    ]

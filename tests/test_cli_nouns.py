@@ -12,6 +12,7 @@ import pytest
 from blobhub_cli.failures import ExitCode
 from command_line import SCRIPT, CommandLine
 from pseudo_terminal import terminal
+from runs import run
 from served import Api, Served
 
 pytestmark = pytest.mark.either_database
@@ -72,6 +73,27 @@ async def test_a_model_goes_up_with_a_bar_and_one_that_is_none_is_refused(blobhu
     assert "Relu" in await blobhub("model", "graph", "acme/scorer@draft")
     states = {each["state"] for each in await blobhub.jsons("operation", "list", "acme/scorer")}
     assert states == {"OPERATION_STATE_FAILED", "OPERATION_STATE_SUCCEEDED"}
+
+
+async def test_a_definition_is_drawn_and_an_execution_on_it(blobhub: CommandLine, api: Api, tmp_path: Path) -> None:
+    execution = (await run(api, await api.session(flows.steps(1)))).id
+    graph = ("definition", "graph")
+    drawn = await blobhub(*graph, "acme/pipeline@draft/workflow")
+    assert drawn.splitlines()[0] == "flowchart TD"
+    assert "done" not in drawn
+    assert "1 done" in await blobhub(*graph, "--execution", execution)
+    answer = await blobhub.json(*graph, "acme/pipeline@draft/workflow", "--execution", execution, "--format", "dot")
+    assert answer["text"].startswith("digraph definition {")
+    assert set(answer) == {"text", "digest", "execution_sequence"}
+    file = tmp_path / "steps.json"
+    file.write_text(flows.steps(1))
+    assert "flowchart TD" in (await blobhub.json(*graph, str(file)))["text"]
+    assert "store it first" in await blobhub.refused(ExitCode.USAGE, *graph, str(file), "--format", "dot")
+    assert "which definition" in await blobhub.refused(ExitCode.USAGE, *graph)
+    assert "is one of" in await blobhub.refused(ExitCode.USAGE, *graph, "acme/pipeline@draft/workflow", "--format", "svg")
+    await api.put(flows.document([flows.component(f"c{number}", "flow.join") for number in range(301)], []))
+    done = await blobhub.run(*graph, "acme/pipeline@draft/workflow")
+    assert "1 components and 0 connections are not in it" in done.stderr
 
 
 async def test_a_schedule_is_previewed_over_the_change_of_clocks_and_its_firings_are_watched(

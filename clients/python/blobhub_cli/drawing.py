@@ -1,12 +1,20 @@
-"""A definition as a drawing in Mermaid's language, which many pages and editors show."""
+"""A document as a drawing in Mermaid's language, without a server. What a server has stored it draws itself."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from blobhub_cli.failures import CommandError
+
+MAX_CHARACTERS = 40
+"""How much of a name is drawn."""
+ENTITIES = str.maketrans(
+    {'"': "#quot;", "&": "#amp;", "<": "#lt;", ">": "#gt;"} | {each: f"#{ord(each)};" for each in "#'`*\\$%|~:"}
+)
+"""What Mermaid would read as HTML, Markdown, a formula or a directive; the server's `drawing.py` says more of it."""
 
 
 def mermaid(document: str) -> str:
@@ -15,21 +23,33 @@ def mermaid(document: str) -> str:
         read = json.loads(document)
         components, connections = read["components"], read["connections"]
         names = {each["id"]: f"n{number}" for number, each in enumerate(components)}
-        return "\n".join(["flowchart LR", *_boxes(components, names), *_arrows(connections, names)])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        inside = defaultdict[str, list[Any]](list)
+        for each in components:
+            inside[each["parent_id"] if each.get("parent_id") in names else ""].append(each)
+        return "\n".join(["flowchart TD", *_boxes(inside, names), *_arrows(connections, names)])
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CommandError(
             "the document is no definition", next_step="see every problem with its place: blobhub definition check FILE"
         ) from error
 
 
-def _boxes(components: list[dict[str, Any]], names: dict[str, str]) -> Iterator[str]:
-    for each in components:
-        label = _quoted(each.get("name") or each["id"])
-        begin, end = ("[(", ")]") if each["type"].startswith("data.") else ("[", "]")
-        yield f"    {names[each['id']]}{begin}{label}{end}"
+def _boxes(
+    inside: Mapping[str, Sequence[Any]], names: Mapping[str, str], scope: str = "", indent: str = "  "
+) -> Iterator[str]:
+    """What is in a scope, or outside of all. A scope is in a frame with what is inside of it."""
+    for each in inside.get(scope, ()):
+        name, label = names[each["id"]], _quoted(each.get("name") or each["id"])
+        if each["id"] in inside:
+            yield f"{indent}subgraph g{name}[{label}]"
+            yield f"{indent}  {name}{{{{{label}}}}}"
+            yield from _boxes(inside, names, each["id"], f"{indent}  ")
+            yield f"{indent}end"
+        else:
+            begin, end = ("[(", ")]") if each["type"].startswith("data.") else ("[", "]")
+            yield f"{indent}{name}{begin}{label}{end}"
 
 
-def _arrows(connections: list[dict[str, Any]], names: dict[str, str]) -> Iterator[str]:
+def _arrows(connections: Sequence[Any], names: Mapping[str, str]) -> Iterator[str]:
     for each in connections:
         source, target = (names.get(each[end]) for end in ("source_id", "target_id"))
         if not source or not target:
@@ -37,8 +57,9 @@ def _arrows(connections: list[dict[str, Any]], names: dict[str, str]) -> Iterato
         is_data = each.get("source_port") != "flow_output"
         route = "" if is_data else each.get("route", "")
         label = f"|{_quoted(route)}|" if route and route not in ("next", "success") else ""
-        yield f"    {source} {'-.->' if is_data else '-->'}{label} {target}"
+        yield f"  {source} {'-.->' if is_data else '-->'}{label} {target}"
 
 
 def _quoted(text: str) -> str:
-    return '"' + text.replace('"', "#quot;").replace("\n", " ") + '"'
+    short = text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 3]}..."
+    return '"' + "".join(each if each.isprintable() else " " for each in short).translate(ENTITIES) + '"'

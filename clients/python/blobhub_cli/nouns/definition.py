@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-from blobhub.v1 import definition_pb2
+from blobhub.v1 import definition_pb2, execution_pb2
 from typer import Argument, Option
 
 from blobhub_cli.command import EtagOption, LimitOption, Noun
@@ -16,7 +16,7 @@ from blobhub_cli.drawing import mermaid
 from blobhub_cli.failures import CommandError, ExitCode
 from blobhub_cli.following import follow
 from blobhub_cli.hub import Hub
-from blobhub_cli.inputs import STDIN, read_text, split_last, write_bytes
+from blobhub_cli.inputs import STDIN, read_text, split_last, word_number, write_bytes
 from blobhub_cli.plain import readable
 from blobhub_cli.starting import (
     BlobOption,
@@ -37,6 +37,8 @@ noun = Noun("definition", "Definitions: the JSON documents that workflows run.")
 COLUMNS = ("alias", "size", "digest", "update_time", "id")
 PROBLEM_COLUMNS = ("severity", "type", "component_id", "path", "line", "column", "message")
 POLL_SECONDS = 0.2
+GRAPH = definition_pb2.DefinitionGraphFormat.DESCRIPTOR
+PUSH = "blobhub definition push FILE REVISION/ALIAS"
 FORM = "REVISION/ALIAS, such as acme/pipeline@draft/summary"
 
 Definition = Annotated[str, Argument(help="`acme/pipeline@3/summary`, or its id.")]
@@ -106,14 +108,47 @@ def _lines(document: str) -> list[str]:
         return document.splitlines()
 
 
-@noun.command("graph", "blobhub definition graph summary.json", "blobhub definition graph acme/pipeline@3/summary")
-async def graph(hub: Hub, definition: Annotated[str, Argument(help="A file, or `acme/pipeline@3/summary`.")]) -> None:
-    """Draw a definition in Mermaid's language."""
-    is_file = definition == STDIN or Path(definition).is_file()  # noqa: ASYNC240  nothing else is going on
-    drawn = mermaid(read_text(definition) if is_file else (await _fetch(hub, definition)).document)
-    if hub.out.as_json:
-        hub.out.json({"mermaid": drawn})
-    hub.out.line(drawn)
+@noun.command(
+    "graph",
+    "blobhub definition graph acme/pipeline@3/summary --format dot",
+    "blobhub definition graph acme/pipeline@3/summary --execution 01997e3c-1d7f-7c2b-9a53-0f3f8c1e7a55",
+    "blobhub definition graph summary.json",
+)
+async def graph(
+    hub: Hub,
+    definition: Annotated[str, Argument(help="`acme/pipeline@3/summary`, or its id; or a file.")] = "",
+    form: Annotated[str, Option("--format", help="mermaid or dot.")] = "mermaid",
+    execution: Annotated[
+        str, Option("--execution", help="Draw what this execution of the definition has done; its own, without one.")
+    ] = "",
+) -> None:
+    """Draw a definition, and, when asked, what an execution of it has done. A file is drawn as it is, for Mermaid."""
+    request = definition_pb2.GetDefinitionGraphRequest(
+        definition=definition, execution=execution, format=word_number(GRAPH, form, "format")
+    )
+    if definition == STDIN or Path(definition).is_file():  # noqa: ASYNC240  nothing else is going on
+        if execution or request.format != definition_pb2.DEFINITION_GRAPH_FORMAT_MERMAID:
+            raise CommandError("a file is drawn for Mermaid, without an execution", next_step=f"store it first: {PUSH}")
+        drawn = mermaid(read_text(definition))
+        if hub.out.as_json:
+            hub.out.json({"text": drawn})
+        hub.out.line(drawn)
+        return
+    request.definition = definition or await _definition_of(hub, execution)
+    answer = await hub.call(hub.client.definitions.GetDefinitionGraph, request)
+    hub.out.done(answer, answer.text.removesuffix("\n"))
+    if answer.omitted_components or answer.omitted_connections:
+        omitted = f"{answer.omitted_components:,} components and {answer.omitted_connections:,} connections"
+        hub.out.note(f"{omitted} are not in it: Mermaid shows no more. --format dot has all.")
+
+
+async def _definition_of(hub: Hub, execution: str) -> str:
+    """The reference of the definition that an execution runs."""
+    if not execution:
+        raise CommandError("which definition?", next_step="name one, or an execution with --execution")
+    request = execution_pb2.GetExecutionRequest(execution=execution)
+    found = (await hub.call(hub.client.executions.GetExecution, request)).execution
+    return f"{found.revision_id}/{found.definition_alias}"
 
 
 @noun.command("list", "blobhub definition list acme/pipeline@draft")
