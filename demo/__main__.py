@@ -1,5 +1,5 @@
 """`make demo`: a server from nothing, driven as a client would: a real document goes through a
-workflow, schedules fire it, and a model is asked about it, by the client and by a workflow.
+workflow, schedules fire it, a worker does a step of one, and a model is asked about it, by the client and by a workflow.
 
 `python -m demo [DOCUMENT]`; the default is the project's own README.
 """
@@ -38,8 +38,8 @@ from demo import model
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFINITION = ROOT / "demo" / "document_summary.json"
-DEFINITIONS = (DEFINITION, ROOT / "demo" / "document_kind.json")
-"""The second one asks a model, which comes later."""
+DEFINITIONS = (DEFINITION, *(ROOT / "demo" / f"document_{name}.json" for name in ("words", "kind")))
+"""The second one waits for a worker, and the last one asks a model, which come later."""
 MAX_BYTES = 900_000
 """A size that fits into an execution's input, also when it is quoted as JSON."""
 
@@ -182,6 +182,19 @@ async def ask(hub: Client, session_id: str, name: str, text: str) -> None:
     step("answered", f"the workflow says that {name} is {plain(event.flow_exited.result)}")
 
 
+async def work(hub: Client, session_id: str, address: str, key: str, text: str) -> None:
+    """Start a definition that waits for a worker, and then a worker, a process of its own, which does that step."""
+    running = asyncio.create_task(run(hub, session_id, "document_words", text))
+    worker = await asyncio.create_subprocess_exec(sys.executable, "-m", "demo.worker", address, key, cwd=ROOT)
+    step("started", f"a worker with 4 at a time, process {worker.pid}")
+    try:
+        event = await running
+    finally:
+        worker.terminate()
+        await worker.wait()
+    step("counted", f"the worker says {plain(event.flow_exited.result)}")
+
+
 def step(what: str, about: str) -> None:
     """Print a line about what the client did."""
     console.print(f"  [bold]{what:<10}[/] {about}")
@@ -281,6 +294,8 @@ async def main(document: Path) -> None:
                 console.rule("schedules that fire it, as they do", align="left")
                 await schedule(hub)
                 await watch(hub)
+                console.rule("a worker that does a step", align="left")
+                await work(hub, session_id, address, key, text)
                 console.rule("a model that tells the kind of a file", align="left")
                 await ask(hub, session_id, document.name, text)
             tour()

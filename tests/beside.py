@@ -191,9 +191,8 @@ class Beside:
                 self.listed(who, "blobs.ListBlobs", organization=organization.alias)
             held = {"api_keys": 0, "blobs": len(organization.blobs)}
             held["members"] = sum(len(holder.members) for holder in (organization, *organization.blobs))
-            self._held(
-                organization, {f"organization.{name}": count for name, count in held.items()} | {"workflow.log_bytes": 0}
-            )
+            of_types = {"workflow.log_bytes": 0, "workflow.open_tasks": 0}
+            self._held(organization, {f"organization.{name}": count for name, count in held.items()} | of_types)
             for blob in organization.blobs:
                 self._of_blob(blob)
 

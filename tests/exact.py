@@ -12,6 +12,8 @@ import pytest
 from blobhub.v1 import definition_pb2, execution_pb2
 from blobhub_client import set_value
 from calling import ask
+from google.protobuf.json_format import ParseDict
+from google.protobuf.struct_pb2 import Value
 from hypothesis import example, settings
 from hypothesis import strategies as st
 from scale import SHARED_FIXTURES, scaled
@@ -138,3 +140,38 @@ def given_to(value: Any, *, text: bool) -> execution_pb2.ExecutionInput:
 def constant_of(content: definition_pb2.WorkflowDefinition) -> definition_pb2.WorkflowPort:
     (port,) = [port for part in content.components if part.id == "constant" for port in part.ports if port.route == "value"]
     return port
+
+
+LARGE = [
+    "x" * ((1 << 20) - 2),
+    {"k" * ((1 << 20) - 6): 1},
+    "\0" * 170_000,
+    [[]] * 10_000,
+    {str(number): number for number in range(10_000)},
+    [2**63] * 10_000,
+    [1e308] * 4_096,
+    "\U0001d11e" * 260_000,
+]
+REFUSED = [
+    *(
+        "1" + "0" * 400,
+        "-1" + "0" * 30,
+        "1e400",
+        "NaN",
+        "[-Infinity]",
+        '"\\ud800"',
+        '{"\\udfff": 1}',
+        '{"a": 1, "a": 2}',
+        "[1",
+        "'a'",
+    ),
+    *(json.dumps(nested(25)), json.dumps(nested(25, objects=True)), json.dumps([0] * 10_001), '"' + "x" * (1 << 20) + '"'),
+]
+REFUSED_VALUES = [
+    Value(number_value=float("nan")),
+    Value(number_value=float("-inf")),
+    ParseDict(nested(25, inner=0), Value()),
+    ParseDict(nested(25, inner=0, objects=True), Value()),
+    ParseDict([0] * 4_097, Value()),
+    Value(string_value="x" * (1 << 20)),
+]

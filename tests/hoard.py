@@ -161,7 +161,7 @@ class Hoard:
                 number = f"{self._made:012}"
                 plain = {"secret_hash": b"", "role": 1, "description": ""}
                 revoked = self._random.choice((None, BEGIN * 1_000_000))
-                self._add("api_keys", public_id=number, revoke_time=revoked, **plain, **owner)
+                self._add("api_keys", public_id=number, revoke_time=revoked, queues="[]", **plain, **owner)
                 sealed = dict.fromkeys(("key_nonce", "wrapped_key", "nonce", "ciphertext"), b"")
                 about = {
                     "alias": self._alias(),

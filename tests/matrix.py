@@ -66,6 +66,8 @@ def expected(row: Row, kind: Kind) -> str:
             access_pb2.PERMISSION_ADMINISTRATOR: kind.administrator,
         }[permission]
         return ALLOWED if held else DENIED
+    if row.rule.worker and row.subject.works(kind):
+        return ALLOWED
     role = row.subject.role(kind)
     if row.rule.public_read and row.subject.public:
         role = max(role, Role.READ)
@@ -181,6 +183,11 @@ async def beyond(world: World) -> AsyncIterator[str]:
         (admin.key, "acme", {"role": "ROLE_ADMIN"}, "INVALID_ARGUMENT"),
         (admin.key, "acme", {"role": "ROLE_WRITE"}, "OK"),
         (by_name["oneself"].key, "@me", {"role": "ROLE_ADMIN"}, "OK"),
+        (admin.key, "acme", {"role": "ROLE_WORKER", "queue_names": ["resize"]}, "OK"),
+        (admin.key, "acme", {"role": "ROLE_WORKER"}, "INVALID_ARGUMENT"),
+        (admin.key, "acme", {"role": "ROLE_READ", "queue_names": ["resize"]}, "INVALID_ARGUMENT"),
+        (admin.key, "acme/main", {"role": "ROLE_WORKER", "queue_names": ["resize"]}, "INVALID_ARGUMENT"),
+        (by_name["oneself"].key, "@me", {"role": "ROLE_WORKER", "queue_names": ["resize"]}, "INVALID_ARGUMENT"),
     ]
     short = await world.key("@self-acme", "ROLE_ADMIN", 3600)
     for seconds, code in ((0, "OK"), (-60, "OK"), (600, "PERMISSION_DENIED"), (None, "OK")):

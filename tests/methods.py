@@ -14,7 +14,10 @@ IMAGE = Path(__file__).resolve().parent.parent / ".build" / "image.binpb"
 
 @dataclass(frozen=True)
 class Method:
-    """An RPC: its path, messages, kind, access rule and comment."""
+    """An RPC: its path, messages, kind, access rule and comment.
+
+    `changes` is true where it takes a `request_id`, and leaves an entry in the audit log.
+    """
 
     path: str
     input: descriptor.Descriptor
@@ -45,6 +48,8 @@ def served_methods(package: str = "blobhub.v1") -> tuple[Method, ...]:
         for s, service in enumerate(file.service):
             methods = described.services_by_name[service.name].methods
             for m, method in enumerate(methods):
+                access = method.GetOptions().Extensions[access_pb2.access]
+                quiet = method.GetOptions().idempotency_level == descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
                 found.append(
                     Method(
                         path=f"/{file.package}.{service.name}/{method.name}",
@@ -52,9 +57,9 @@ def served_methods(package: str = "blobhub.v1") -> tuple[Method, ...]:
                         output=method.output_type,
                         server_streaming=method.server_streaming,
                         client_streaming=method.client_streaming,
-                        access=method.GetOptions().Extensions[access_pb2.access],
+                        access=access,
                         comment=comments.get((6, s, 2, m), ""),
-                        changes=method.GetOptions().idempotency_level != descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS,
+                        changes=not quiet and not access.task_traffic,
                     )
                 )
     return tuple(found)

@@ -26,6 +26,7 @@ ROLES = ("NONE", "READ", "WRITE", "ADMIN")
 DECISIONS: tuple[tuple[Any, str], ...] = (
     (access, "require_caller"),
     (access, "held_role"),
+    (access, "works_at"),
     (access, "require_role"),
     (access, "is_hidden"),
     (access, "hidden"),
@@ -33,6 +34,7 @@ DECISIONS: tuple[tuple[Any, str], ...] = (
     (access, "require_public_creation"),
     (access, "require_settings_role"),
     (access, "require_key_role"),
+    (access, "require_worker_queues"),
     (access, "require_lifetime"),
     (Caller, "anonymous"),
     (Caller, "identity"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import acme
 import flows
+import tasks
 from blobhub_server.db.schema import metadata
 from calling import ask
 from databases import select
@@ -41,6 +42,8 @@ async def populated(api: Api, organization: str) -> None:
             await api.put(waits(("go", "")), revision=f"{reference}@draft", alias="waits")
             await ask(api, "StartExecution", session=session.id, spec={"definition": "waits"})
             await ask(api, "SendSignal", blob=reference, name="kept")
+            await api.put(tasks.calls(), revision=f"{reference}@draft", alias="calls")
+            await tasks.start(api, session.id, definition="calls")
             await ask(api, "PutSessionObject", session=session.id, alias="a", value={"number_value": 1})
         else:
             await ask(api, "PutNote", revision=f"{reference}@draft", name="one", text="A note.")

@@ -7,6 +7,8 @@ import random
 
 import grpc
 import pytest
+from blobhub_server.blobtypes.access import ANONYMOUS
+from blobhub_server.errors import InvalidValue
 from blobhub_server.platform.rules import access
 from calling import METHODS
 from figures import Figure
@@ -19,6 +21,9 @@ from world import Kind, Row, World, settings
 
 async def wrong_cell(world: World, tried: list[tuple[Kind, list[Row]]]) -> str:
     """The first cell of some callers' rows that is not as it should be; empty when all are."""
+    other = InvalidValue("field", "is no refusal")
+    if access.refusal_for(ANONYMOUS, other) is not other:  # No cell of an anonymous caller leads to such an error.
+        return "an anonymous caller is told of an error that is no refusal in other words"
     try:
         async for wrong in beyond(world):
             return wrong

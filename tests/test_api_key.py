@@ -86,7 +86,7 @@ async def test_a_key_is_of_an_organization_a_blob_or_a_user(server: Served, hous
 async def test_only_a_user_can_have_a_key_that_is_confined_in_nothing(house: Api) -> None:
     for scope in ("acme", "acme/pipeline"):
         await expect_refusal(acme.key(house, scope, ADMIN), INVALID, "INVALID_VALUE")
-    for role in ("ROLE_UNSPECIFIED", 4):
+    for role in ("ROLE_UNSPECIFIED", 5):
         await expect_refusal(acme.key(house, "acme", role), INVALID, "INVALID_REQUEST")
     for absent in ("no-such", "no-such/blob", "@nobody", str(uuid.uuid4())):
         await expect_refusal(acme.key(house, absent), grpc.StatusCode.NOT_FOUND, "NOT_FOUND")

@@ -11,7 +11,7 @@ async def test_every_component_is_described(api: Api) -> None:
     assert {item.type for item in listed} == {
         "data.value", "flow.delay", "flow.end", "flow.fail", "flow.join", "flow.loop", "flow.start", "flow.switch",
         "flow.try", "flow.wait", "genai.chat.openai",
-        "http.request", "logic.code", "logic.expression", "model.infer",
+        "http.request", "logic.code", "logic.expression", "model.infer", "task.call",
     }  # fmt: skip
     assert all(item.title and item.description and item.ports for item in listed)
 

@@ -25,7 +25,7 @@ IMPLIED = {
 }
 """What a request with such a field can be answered with."""
 
-SERVERS = {"api_key", "credential", "execution", "firing", "model_upload", "operation", "user"}
+SERVERS = {"api_key", "credential", "execution", "firing", "lease", "model_upload", "operation", "user"}
 """Kinds whose references name no parent, so that the server is it, which its administrators alone may read."""
 
 UNSEEN = "or it names nothing that the caller may see, in a parent that they may read."
@@ -44,9 +44,9 @@ LIMITED |= {
     "CompleteModelUpload",
 }
 """Methods that add to what is counted, which the tests of limits go through."""
-BUSY = {"Infer", "StreamInfer"}
-"""Methods that wait for something else than the server, which may have no room."""
-ANSWERING = {"DownloadModel", "StreamInfer"}
+BUSY = {"Infer", "StreamInfer", "CompleteTask", "FailTask"}
+"""Methods that wait for something else than the server, or tell it something, which may have no room."""
+ANSWERING = {"DownloadModel", "LeaseTasks", "StreamInfer"}
 """Methods whose answer is a stream, and that watch nothing."""
 
 each_method = pytest.mark.parametrize("method", served_methods(), ids=lambda method: method.path)

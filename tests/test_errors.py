@@ -47,6 +47,7 @@ EVERY = [
     workflow_errors.SessionNotOpen("closed"),
     workflow_errors.ExecutionEnded("completed"),
     workflow_errors.CauseReused("an-id"),
+    workflow_errors.LeaseLost("completed"),
     scheduler_errors.InvalidSchedule(WRONG),
     scheduler_errors.ScheduleCompleted(),
     scheduler_errors.ScheduleNotArmed(),

@@ -132,6 +132,7 @@ OTHERWISE = {
     "ListModelUploadParts": "lists what is in the object store, and no rows; its pages are in test_model_upload.py",
     "ListWaits": "is read by the id of a blob; filters and pages are in test_signal_by_key.py",
     "ListOperations": "is read by the ids of a blob; filters and pages are in test_operation_service.py",
+    "ListTasks": "is read by the ids of a queue; filters and pages are in test_task.py",
     "ListUpcomingFirings": "lists times that are reckoned, and no rows; its pages are in test_schedule.py",
 }
 

@@ -11,6 +11,7 @@ import grpc
 import models
 import schedules
 import structlog
+import tasks
 from calling import METHODS, ask, request_of
 from inferring import doubling
 from methods import served_methods
@@ -20,6 +21,7 @@ from waiting import until
 
 RESUMED_BY_ITS_CLIENT = {
     "DownloadModel": "its client goes on from the bytes it has, by `offset`",
+    "LeaseTasks": "what was sent is leased, and comes again when the leases run out",
     "StreamInfer": "its answers are those of requests that the client has sent, and carry their tags",
 }
 """Streams whose status names no last sequence, and why. What is large in them is counted in `rpc/unread.py`."""
@@ -36,6 +38,8 @@ async def requests_of(api: Api) -> dict[str, dict[str, Any]]:
     await acme.blob(api, "acme/scorer", models.ONNX)
     operation = await models.put(api, doubling().SerializeToString())
     await models.processed(api, operation)
+    await api.put(tasks.calls(), alias="calls")
+    await tasks.start(api, session_id, definition="calls")
     numbers = {"name": "x", "datatype": "FP32", "shape": [1, 4], "floats": [1, 2, 3, 4]}
     return {
         "BackfillSchedule": {
@@ -44,6 +48,7 @@ async def requests_of(api: Api) -> dict[str, dict[str, Any]]:
             "end_time": {"seconds": 1_700_200_000},
         },
         "DownloadModel": {"revision": models.DRAFT},
+        "LeaseTasks": {"queue": "acme/resize", "maximum_tasks": 1},
         "RunExecution": {"session": session_id, "spec": spec},
         "StreamInfer": {"revision": models.DRAFT, "inputs": [numbers], "tag": "one"},
         "WatchAuditEntries": {"parent": "acme"},

@@ -12,16 +12,16 @@ import flows
 import grpc
 import pytest
 import schedules
+import tasks
 from acme import DRAFT
-from blobhub.v1 import definition_pb2
+from blobhub.v1 import definition_pb2, task_pb2
 from blobhub_client import get_value, set_value
 from blobhub_server.workflow.values import unwrap
 from calling import METHODS, ask, request_of, send
-from exact import EDGES, INVALID, nested, same, values
+from exact import EDGES, INVALID, LARGE, REFUSED, REFUSED_VALUES, nested, same, values
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import Message
-from google.protobuf.struct_pb2 import Value
 from hypothesis import example, given, settings
 from methods import served_methods
 from scale import SHARED_FIXTURES, scaled
@@ -30,6 +30,7 @@ from signals import waiting
 
 THERE = f"{schedules.DRAFT}/there"
 WAYS_IN = {
+    "CompleteTask result",
     "CheckDefinition content.components.ports.value",
     "CreateCredential body",
     "CreateMetadata value",
@@ -60,6 +61,7 @@ WAYS_OUT = {
     "GetMetadata record.value",
     "GetSchedule schedule.spec.input_data.value",
     "GetSessionObject session_object.value",
+    "LeaseTasks tasks.input",
     "ListEvents events.flow_exited.result",
     "ListEvents events.processor_output.value",
     "ListExecutions executions.result",
@@ -111,38 +113,6 @@ LEFT_OUT = {
     "StopExecution execution.input_data.value": "GetExecution alone has what was given",
     "StopExecution execution.result": "an execution with a result has ended, and is not stopped",
 }
-
-LARGE = [
-    "x" * ((1 << 20) - 2),
-    {"k" * ((1 << 20) - 6): 1},
-    "\0" * 170_000,
-    [[]] * 10_000,
-    {str(number): number for number in range(10_000)},
-    [2**63] * 10_000,
-    [1e308] * 4_096,
-    "\U0001d11e" * 260_000,
-]
-REFUSED = [
-    *(
-        "1" + "0" * 400,
-        "-1" + "0" * 30,
-        *("1e400", "NaN", "[-Infinity]"),
-        '"\\ud800"',
-        '{"\\udfff": 1}',
-        '{"a": 1, "a": 2}',
-        "[1",
-        "'a'",
-    ),
-    *(json.dumps(nested(25)), json.dumps(nested(25, objects=True)), json.dumps([0] * 10_001), '"' + "x" * (1 << 20) + '"'),
-]
-REFUSED_VALUES = [
-    Value(number_value=float("nan")),
-    Value(number_value=float("-inf")),
-    ParseDict(nested(25, inner=0), Value()),
-    ParseDict(nested(25, inner=0, objects=True), Value()),
-    ParseDict([0] * 4_097, Value()),
-    Value(string_value="x" * (1 << 20)),
-]
 
 
 def carriers(message: Descriptor, path: str = "", within: tuple[str, ...] = ()) -> Iterator[str]:
@@ -217,6 +187,7 @@ class Ways:
         spec = {"definition": "workflow", "input_data": [{"alias": "given"}]}
         self._requests: dict[str, dict[str, Any]] = {
             "CheckDefinition": {"revision": DRAFT, "content": typed},
+            "CompleteTask": {},
             "CreateCredential": {"parent": "acme", "type": "aws"},
             "CreateMetadata": {"parent": DRAFT},
             "CreateSchedule": {"revision": schedules.DRAFT, "spec": schedules.ONCE | {"input_data": [{"alias": "given"}]}},
@@ -232,6 +203,7 @@ class Ways:
         }
         self.delivered: set[str] = set()
         self._signalled = ""
+        self._lease = ""
 
     async def put(self, way: str, form: Any) -> list[Any] | None:
         """Put in a Value or JSON text. The answers, or None where it is refused, as a wrong argument or a problem."""
@@ -247,6 +219,8 @@ class Ways:
             self._signalled = started.execution.id
         if name == "SignalExecution":
             request.execution = self._signalled
+        if name == "CompleteTask":
+            request.lease = self._lease = self._lease or (await self._leased(0)).lease
         ((message, field),) = list(places(request, path))[:1]
         if field == "body":
             if isinstance(form, str):
@@ -263,13 +237,15 @@ class Ways:
             if error.code() != INVALID:
                 raise AssertionError(f"{way}: {error.code()} {error.details()}") from error
             return None
+        if name == "CompleteTask":
+            self._lease = ""
         return None if name == "CheckDefinition" and not answers[0].runnable else answers
 
     def look(self, name: str, answers: list[Any], value: Any) -> None:
         """Note which ways out of a method have delivered a value."""
         for way in WAYS_OUT:
             method, path = way.split()
-            expected = unwrap(value) if path.endswith(("result", "processor_output.value")) else value
+            expected = unwrap(value) if path.endswith(("result", "processor_output.value", "tasks.input")) else value
             if method == name and any(same(expected, found) for answer in answers for found in values_at(answer, path)):
                 self.delivered.add(way)
 
@@ -290,10 +266,22 @@ class Ways:
             await self._read_what(name, answers, value)
         return taken
 
+    async def _leased(self, value: Any) -> task_pb2.LeasedTask:
+        """The task of an execution that is given a value, as its worker gets it."""
+        begun = await tasks.start(self._api, self._session_id, value, definition="calls")
+        async with tasks.leasing(self._api, maximum_tasks=1000) as leases:
+            while (leased := await leases.next()).task.execution_id != begun.id:
+                pass
+        return leased
+
     async def _read_what(self, name: str, answers: list[Any], value: Any) -> None:
         match name:
             case "PutSessionObject":
                 await self.read("GetSessionObject", value, session=self._session_id, alias="object")
+            case "CompleteTask":
+                leased = await self._leased(value)
+                self.look("LeaseTasks", [task_pb2.LeaseTasksResponse(tasks=[leased])], value)
+                await ask(self._api, "CompleteTask", lease=leased.lease)
             case "PutDefinition":
                 await self.read("GetDefinition", value, definition=f"{DRAFT}/typed")
             case "CreateMetadata":
@@ -336,6 +324,7 @@ async def opened(api: Api) -> Ways:
         return Ways(api, session.id, credential.id)
     session_id = await api.session(definition())
     await api.put(waiting(), alias="waiting")
+    await api.put(tasks.calls(), alias="calls")
     await ask(api, "CreateMetadata", parent=DRAFT, key="there", value_json="0")
     made = await ask(api, "CreateCredential", parent="acme", alias="there", type="aws", body_json='{"v":0}')
     await acme.blob(api, schedules.NIGHTLY, schedules.SCHEDULER)

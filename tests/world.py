@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,10 @@ from served import WORKFLOW, Api, Served, connected
 from waiting import refused_in_the_end
 
 NOT_AN_ID = "not-a-uuid"
-NEVER_PUBLIC = ("api_key", "credential", "execution", "firing", "model_upload", "note_run", "operation", "session", "user")
+NEVER_PUBLIC = (
+    *("api_key", "credential", "execution", "firing", "lease", "model_upload", "note_run", "operation", "queue", "session"),
+    "user",
+)
 """Kinds of resource that are not shown to everybody, even where their place is public."""
 NOWHERE = "01890000-0000-7000-8000-000000000000"
 
@@ -61,6 +64,7 @@ class Kind:
     authentic: bool = True
     user: bool = False
     administrator: bool = False
+    queues: frozenset[str] = frozenset()
 
     @property
     def anonymous(self) -> bool:
@@ -71,12 +75,19 @@ class Kind:
 class Subject:
     """A value for a field that names a resource, and whether that is public.
 
+    `queue` is the queue that it is, or is a lease of.
+
     `level` says where roles on it are held: on the `organization`, its `blob`, the user `self`; or by none of the callers.
     """
 
     value: str
     level: str
     public: bool = False
+    queue: str = ""
+
+    def works(self, kind: Kind) -> bool:
+        """Whether a kind of caller is a worker of it: a queue of acme's, or a lease of one."""
+        return self.level == "organization" and self.queue in kind.queues
 
     def role(self, kind: Kind) -> Role:
         """The role that a kind of caller holds on it."""
@@ -87,6 +98,8 @@ class Subject:
     def seen_by(self, kind: Kind, resource: str) -> bool:
         """Whether a kind of caller may see it. Keys and credentials of organizations and blobs are for admins."""
         if self.value == "-" or (self.public and resource not in NEVER_PUBLIC):
+            return True
+        if self.works(kind):
             return True
         needed = Role.ADMIN if resource in ("api_key", "credential") and self.level != "self" else Role.READ
         return self.role(kind) >= needed
@@ -136,7 +149,7 @@ class World:
         await self._open()
         self.subjects = private
         for kind, subjects in public.items():
-            made_public = [Subject(value=s.value, level="foreign", public=True) for s in subjects if s.level != "self"]
+            made_public = [replace(s, level="foreign", public=True) for s in subjects if s.level != "self"]
             self.subjects[kind] = self.subjects[kind] + made_public
         self.subjects["organization_blob_or_server"].append(Subject(value="-", level="foreign"))
         # Private, in an organization that everybody reads.
@@ -201,6 +214,8 @@ class World:
             ],
             "session": [Subject(value=session_id, level="blob"), Subject(value=f"{place}@default/hidden", level="blob")],
             "execution": [Subject(value=execution.execution.id, level="blob")],
+            "queue": [Subject(value=f"{organization}/resize", level="organization", queue="resize")],
+            "lease": [Subject(value=await self._lease(organization), level="organization", queue="resize")],
             **await self._schedule(organization),
         }
 
@@ -223,6 +238,11 @@ class World:
         """An operation on that note, which has ended."""
         begun = await operations.begin(self.api, f"{organization}/notes")
         return (await operations.ended(self.api, begun.id)).id
+
+    async def _lease(self, organization: str) -> str:
+        """A lease of a queue: it need not hold, for that is looked up by whoever may use it."""
+        found = await ask(self.api, "GetOrganization", organization=organization)
+        return f"{found.organization.id}.resize.{NOWHERE}.{NOWHERE}"
 
     async def _model_upload(self, organization: str) -> str:
         """An upload to another blob of an organization, on which the callers have no role of its own."""
@@ -322,11 +342,17 @@ class World:
             Kind(name="key of another blob", key=(await self.key("acme/other", "ROLE_WRITE")).key),
             Kind(name="key of the blob", key=(await self.key("acme/main", "ROLE_WRITE")).key, blob=W),
             Kind(name="key of the organization", key=(await self.key("acme", "ROLE_READ")).key, organization=R, blob=R),
+            Kind(name="worker of the queue", key=await self._worker("resize"), queues=frozenset({"resize"})),
+            Kind(name="worker of another queue", key=await self._worker("other"), queues=frozenset({"other"})),
             Kind(name="admin with a reading key", key=confined, organization=R, blob=R),
             Kind(name="oneself", key=(await self.key("@self-acme", "ROLE_ADMIN")).key, self=A, user=True),
             Kind(name="oneself with a writing key", key=(await self.key("@self-acme", "ROLE_WRITE")).key, self=W),
             Kind(name="administrator", key=self.server.admin_key, user=True, administrator=True),
         ]
+
+    async def _worker(self, queue: str) -> str:
+        request = api_key_pb2.CreateApiKeyRequest(parent="acme", role="ROLE_WORKER", queue_names=[queue])
+        return (await self.api.api_keys.CreateApiKey(request)).key
 
     def rows(self, methods: Iterable[Method]) -> list[Row]:
         """A row for every method, resource it names, and subject of that kind. Raises KeyError for an unknown kind."""

@@ -133,6 +133,8 @@ def _method(method: Method) -> str:
 def _effect(method: Method) -> str:
     if method.proto.options.idempotency_level == descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS:
         return "changes nothing (`NO_SIDE_EFFECTS`)"
+    if method.proto.options.Extensions[access_pb2.access].task_traffic:
+        return "work on tasks: their lease makes it safe to repeat, and it is not in the audit log"
     return "changes something" + (", takes a `request_id`" if "request_id" in method.fields else "")
 
 

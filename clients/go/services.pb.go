@@ -8,7 +8,7 @@ import (
 )
 
 // ContractDigest is the SHA-256 of the descriptors that the stubs were generated from.
-const ContractDigest = "0cee25896fc6c0c94c609c5721721aaaabe46b7c2de1f68b7bdea6fe26a7887f"
+const ContractDigest = "c59a6b724ee613350b39c611d56530448d336278f3ad201c046b410a232915ff"
 
 // Services are the clients of all services. No two have a method of the same name.
 type Services struct {
@@ -35,6 +35,7 @@ type Services struct {
 	pb.SessionObjectServiceClient
 	pb.SessionServiceClient
 	pb.SignalServiceClient
+	pb.TaskServiceClient
 	pb.UserServiceClient
 }
 
@@ -64,6 +65,7 @@ func NewServices(connection grpc.ClientConnInterface) Services {
 		SessionObjectServiceClient: pb.NewSessionObjectServiceClient(connection),
 		SessionServiceClient:       pb.NewSessionServiceClient(connection),
 		SignalServiceClient:        pb.NewSignalServiceClient(connection),
+		TaskServiceClient:          pb.NewTaskServiceClient(connection),
 		UserServiceClient:          pb.NewUserServiceClient(connection),
 	}
 }

@@ -49,6 +49,7 @@ from blobhub.v1 import (
     session_object_pb2_grpc,
     session_pb2_grpc,
     signal_pb2_grpc,
+    task_pb2_grpc,
     user_pb2_grpc,
 )
 from blobhub.v1.audit_pb2 import AuditEntry, WatchAuditEntriesRequest
@@ -69,15 +70,19 @@ from blobhub_client.models import Progress, TransferError
 from blobhub_client.policy import Policy
 from blobhub_client.streams import CONNECT_SECONDS, KEEPALIVE, Position, Reach, after_field, changed, items
 from blobhub_client.values import get_value, set_value
+from blobhub_client.worker import NotRetryable, Task, Worker
 
 __all__ = [
     "CallError",
     "Client",
     "KeyChannel",
     "LogGap",
+    "NotRetryable",
     "Policy",
+    "Task",
     "TransferError",
     "Unreachable",
+    "Worker",
     "connect",
     "get_value",
     "page",
@@ -148,6 +153,7 @@ class Client:
         self.session_objects = session_object_pb2_grpc.SessionObjectServiceStub(channel)
         self.sessions = session_pb2_grpc.SessionServiceStub(channel)
         self.signals = signal_pb2_grpc.SignalServiceStub(channel)
+        self.tasks = task_pb2_grpc.TaskServiceStub(channel)
         self.users = user_pb2_grpc.UserServiceStub(channel)
 
     def watch_session(

@@ -24,10 +24,11 @@ import { ScheduleService } from "./blobhub/v1/schedule_pb.js";
 import { SessionObjectService } from "./blobhub/v1/session_object_pb.js";
 import { SessionService } from "./blobhub/v1/session_pb.js";
 import { SignalService } from "./blobhub/v1/signal_pb.js";
+import { TaskService } from "./blobhub/v1/task_pb.js";
 import { UserService } from "./blobhub/v1/user_pb.js";
 
 /** The SHA-256 of the descriptors that the stubs were generated from. */
-export const contractDigest = "0cee25896fc6c0c94c609c5721721aaaabe46b7c2de1f68b7bdea6fe26a7887f";
+export const contractDigest = "c59a6b724ee613350b39c611d56530448d336278f3ad201c046b410a232915ff";
 
 /** All services. No two have a method of the same name. */
 export const services = [
@@ -54,6 +55,7 @@ export const services = [
   SessionObjectService,
   SessionService,
   SignalService,
+  TaskService,
   UserService,
 ] as const;
 
@@ -83,4 +85,5 @@ export interface Services
     Client<typeof SessionObjectService>,
     Client<typeof SessionService>,
     Client<typeof SignalService>,
+    Client<typeof TaskService>,
     Client<typeof UserService> {}

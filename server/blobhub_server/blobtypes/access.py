@@ -30,6 +30,7 @@ class Caller:
     With a token or a personal key the caller acts as a user: `user_id` is set, roles come from memberships, and `role` caps
     them. A scoped key has its own `role` on `organization_id`, or only on its blob `blob_id`. `administrator` is true for a
     user who administers the server, unless the key caps the role. `expire_time` is when the key or token stops working.
+    `queues` are those of the organization that a worker's key is for; it has no role.
     """
 
     key_id: str | None = None
@@ -40,6 +41,7 @@ class Caller:
     administrator: bool = False
     expire_time: datetime | None = None
     user_name: str = ""
+    queues: frozenset[str] = frozenset()
 
     @property
     def anonymous(self) -> bool:
@@ -69,13 +71,15 @@ ANONYMOUS = Caller()
 class Place:
     """Where roles are held: on an organization, on a blob of it, or by the user `user_id` on themselves.
 
-    `organization_id` is empty for what belongs to a user, or to the administrators of the server.
+    `organization_id` is empty for what belongs to a user, or to the administrators of the server. `queue` is set where it is
+    a queue of the organization, which workers are confined to.
     """
 
     organization_id: str = ""
     blob_id: str | None = None
     user_id: str | None = None
     public: bool = False
+    queue: str = ""
 
 
 NOWHERE = Place()

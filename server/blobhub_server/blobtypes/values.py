@@ -27,3 +27,11 @@ class Dependents:
     kind: str
     count: int
     ids: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class QueueView:
+    """What a blob type sees of the queue that a call is about. It is no row: every name in an organization is a queue's."""
+
+    organization_id: str
+    name: str

@@ -135,6 +135,7 @@ class Platform:
             "api_key": locators.api_key,
             "credential": locators.credential,
             "operation": locators.operation,
+            "queue": locators.queue,
         }
 
     def services(self) -> list[Service]:

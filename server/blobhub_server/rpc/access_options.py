@@ -27,7 +27,8 @@ class MissingAccess(StartError):
 class ResourceRule:
     """A request field that names a resource of a kind, and the permission that the method needs on it.
 
-    `compose` makes the reference of a request in which no one field has all of it.
+    `compose` makes the reference of a request in which no one field has all of it. With `worker` a worker's key of the queue
+    that is named suffices.
     """
 
     permission: access_pb2.Permission.ValueType
@@ -35,6 +36,7 @@ class ResourceRule:
     kind: str
     public_read: bool
     compose: Callable[[Any], str] | None = None
+    worker: bool = False
 
     def reference(self, request: Any) -> str:
         """What a request says of the resource."""
@@ -62,7 +64,7 @@ class AccessRule:
     """What a method needs: a permission, and the resources that it is needed on, the main one first.
 
     `references` are the other fields that refer to something, each with the kind of thing. `changes` is false for methods
-    that say `idempotency_level = NO_SIDE_EFFECTS`.
+    that say `idempotency_level = NO_SIDE_EFFECTS`, and for the traffic of workers, which is not remembered.
     """
 
     permission: access_pb2.Permission.ValueType
@@ -121,7 +123,9 @@ def _rule(service: str, method: MethodDescriptor) -> AccessRule:
     named = [option, *option.also] if option.permission in BOUND else list(option.also)
     resources = [_resource(name, method.input_type, item) for item in named]
     changes = method.GetOptions().idempotency_level != descriptor_pb2.MethodOptions.NO_SIDE_EFFECTS
-    if changes and "request_id" not in method.input_type.fields_by_name:
+    if option.task_traffic and (not changes or "request_id" in method.input_type.fields_by_name):
+        raise MissingAccess(f"{name} is traffic of workers: that changes something, and takes no request_id")
+    if changes and not option.task_traffic and "request_id" not in method.input_type.fields_by_name:
         raise MissingAccess(
             f"{name} changes something and takes no request_id; or it is NO_SIDE_EFFECTS and does not say so"
         )
@@ -130,7 +134,7 @@ def _rule(service: str, method: MethodDescriptor) -> AccessRule:
         resources=resources,
         references=_references(method.input_type),
         public_read=option.public_read,
-        changes=changes,
+        changes=changes and not option.task_traffic,
         request=method.input_type,
     )
 
@@ -148,7 +152,11 @@ def _resource(name: str, request: Descriptor, option: access_pb2.AccessRule) -> 
     if option.public_read and option.permission != access_pb2.PERMISSION_READ:
         raise MissingAccess(f"{name} lets everybody do more than read: public_read goes with PERMISSION_READ")
     return ResourceRule(
-        permission=option.permission, field=option.field, kind=option.resource, public_read=option.public_read
+        permission=option.permission,
+        field=option.field,
+        kind=option.resource,
+        public_read=option.public_read,
+        worker=option.worker,
     )
 
 

@@ -41,6 +41,7 @@ from blobhub_server.workflow.services.execution import ExecutionService, locate_
 from blobhub_server.workflow.services.session import SessionService, locate_session
 from blobhub_server.workflow.services.session_object import SessionObjectService
 from blobhub_server.workflow.services.signal import SignalService
+from blobhub_server.workflow.services.task import TaskService, locate_lease
 from blobhub_server.workflow.settings import WorkflowSettings
 from blobhub_server.workflow.store import MIGRATIONS, TABLES
 from blobhub_server.workflow.store import event as event_store
@@ -50,13 +51,23 @@ from blobhub_server.workflow.store import message as message_store
 from blobhub_server.workflow.store import session as session_store
 from blobhub_server.workflow.store import session_object as object_store
 from blobhub_server.workflow.store import signal as signal_store
+from blobhub_server.workflow.store import task as task_store
 from blobhub_server.workflow.store import wait as wait_store
+from blobhub_server.workflow.tasks.ending import Ending
+from blobhub_server.workflow.tasks.leasing import Leasing
+from blobhub_server.workflow.tasks.upkeep import removing_ended
 
 LOGS = Limit(
     name=limit.LOG_BYTES,
     description="Bytes of the logs of all sessions of the organization",
     default=16 << 30,
     held=log_size_store.get,
+)
+TASKS = Limit(
+    name=limit.OPEN_TASKS,
+    description="Tasks of the organization that no worker has ended",
+    default=10_000,
+    held=task_store.count_open,
 )
 SESSIONS_AT_ONCE = 100
 """How many sessions a statement looks at in a collection: some hold nothing of what it removes, and it passes over them."""
@@ -106,21 +117,26 @@ class WorkflowType(BlobType):
                 capabilities=capabilities,
             )
             runtime = EmbeddedRuntime(host, definitions, services, log, settings.lease_seconds)
-            retention = SignalRetention(host)
-            async with in_background(retention.remove_forever(), "retention of signals"), runtime.running():
+            inbox, retention = Inbox(host, events), SignalRetention(host)
+            async with (
+                in_background(retention.remove_forever(), "retention of signals"),
+                runtime.running(),
+                task_services(host) as tasks,
+            ):
                 yield Opened(
-                    services=self._services(host, definitions, runtime, log, events),
+                    services=[*self._services(host, definitions, runtime, log, events), tasks],
                     locators={
                         "definition": partial(locate_definition, host),
                         "session": partial(locate_session, host),
                         "execution": partial(locate_execution, host),
+                        "lease": locate_lease,
                     },
                     dependents=_dependents,
                     in_use=_in_use,
                     collect=_collect,
                     limits=_limits(host),
-                    organization_limits=[LOGS],
-                    offers={Invocable: Invocations(host, definitions, runtime, Inbox(host, events))},
+                    organization_limits=[LOGS, TASKS],
+                    offers={Invocable: Invocations(host, definitions, runtime, inbox)},
                     on_serving=partial(_begin, (runtime, retention)),
                     objects_in_use=execution_store.find_running_definitions,
                 )
@@ -157,6 +173,18 @@ def _begin(parts: Sequence[EmbeddedRuntime | SignalRetention]) -> None:
     """Tell parts that the server answers calls by now."""
     for part in parts:
         part.on_serving()
+
+
+@asynccontextmanager
+async def task_services(host: Host) -> AsyncIterator[Service]:
+    """The service of tasks, and what works beside it."""
+    leasing, ending = Leasing(host), Ending(host)
+    async with removing_ended(host):
+        try:
+            yield Service("blobhub.v1.TaskService", TaskService(host, leasing, ending))
+        finally:
+            await leasing.close()
+            await ending.close()
 
 
 def _script_workers(settings: WorkflowSettings) -> MontyRunner:
@@ -236,10 +264,10 @@ async def _collect(tx: Transaction, blob_ids: Sequence[str], rows: int) -> int:
 
 
 async def _collect_executions(tx: Transaction, session_ids: Sequence[str], rows: int) -> int:
-    """Remove executions of sessions, the messages to them and their waits: so many rows at most; return how many."""
+    """Remove executions of sessions with their tasks, waits and messages: so many rows at most; return how many."""
     removed = 0
     while removed < rows and (execution_ids := await execution_store.lock_some(tx, session_ids, rows - removed)):
-        stores = (message_store, wait_store, execution_store)
+        stores = (message_store, task_store, wait_store, execution_store)
         steps = [partial(each.collect, tx, execution_ids) for each in stores]
         removed += await remove_in_order(steps, rows - removed)
     return removed

@@ -58,6 +58,16 @@ class CauseReused(WorkflowError):
         super().__init__("what this is done for has started an execution of another blob", metadata={"cause": cause})
 
 
+class LeaseLost(WorkflowError):
+    """A lease of a task does not hold any more; `state` is the task's, empty where it is gone."""
+
+    code, reason = "FAILED_PRECONDITION", "LEASE_LOST"
+
+    def __init__(self, state: str) -> None:
+        told = f"the task is {state}" if state else "the task is gone"
+        super().__init__(f"the lease does not hold any more: {told}", metadata={"state": state})
+
+
 class ExecutionEnded(WorkflowError):
     """The execution has already reached its terminal state, or is about to."""
 

@@ -1,6 +1,7 @@
 // How access is declared: every RPC of every service carries the `access` option, the server refuses to start with a
 // method that lacks it, and the authorization tests are generated from it. A method that changes nothing says
-// `idempotency_level = NO_SIDE_EFFECTS`; every other method takes a `request_id` and leaves an entry in the audit log.
+// `idempotency_level = NO_SIDE_EFFECTS`; every other method takes a `request_id` and leaves an entry in the audit log, but
+// for the traffic of workers (`task_traffic`).
 //
 // A `request_id` is remembered for good, with the answer that it got: it never runs out, and outlives what the call was
 // about. It is remembered for one caller (the user, or the key of an organization or blob) and one method, and compared
@@ -43,6 +44,9 @@ const (
 	Role_ROLE_WRITE Role = 2
 	// May do everything: manage members, keys, credentials, visibility and limits, and delete.
 	Role_ROLE_ADMIN Role = 3
+	// Of keys alone, and outside the order of the others: may lease and end the tasks of the queues that the key names, see
+	// these queues and what it was leased, and nothing else.
+	Role_ROLE_WORKER Role = 4
 )
 
 // Enum value maps for Role.
@@ -52,12 +56,14 @@ var (
 		1: "ROLE_READ",
 		2: "ROLE_WRITE",
 		3: "ROLE_ADMIN",
+		4: "ROLE_WORKER",
 	}
 	Role_value = map[string]int32{
 		"ROLE_UNSPECIFIED": 0,
 		"ROLE_READ":        1,
 		"ROLE_WRITE":       2,
 		"ROLE_ADMIN":       3,
+		"ROLE_WORKER":      4,
 	}
 )
 
@@ -93,14 +99,15 @@ var File_blobhub_v1_access_proto protoreflect.FileDescriptor
 const file_blobhub_v1_access_proto_rawDesc = "" +
 	"\n" +
 	"\x17blobhub/v1/access.proto\x12\n" +
-	"blobhub.v1*K\n" +
+	"blobhub.v1*\\\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tROLE_READ\x10\x01\x12\x0e\n" +
 	"\n" +
 	"ROLE_WRITE\x10\x02\x12\x0e\n" +
 	"\n" +
-	"ROLE_ADMIN\x10\x03B\xa2\x01\n" +
+	"ROLE_ADMIN\x10\x03\x12\x0f\n" +
+	"\vROLE_WORKER\x10\x04B\xa2\x01\n" +
 	"\x0ecom.blobhub.v1B\vAccessProtoP\x01Z:github.com/blobhub/blobhub/clients/go/blobhub/v1;blobhubv1\xa2\x02\x03BXX\xaa\x02\n" +
 	"Blobhub.V1\xca\x02\n" +
 	"Blobhub\\V1\xe2\x02\x16Blobhub\\V1\\GPBMetadata\xea\x02\vBlobhub::V1b\x06proto3"

@@ -37,7 +37,8 @@ type ApiKey struct {
 	BlobId string `protobuf:"bytes,3,opt,name=blob_id,json=blobId,proto3" json:"blob_id,omitempty"`
 	// The user a personal key acts as; empty otherwise.
 	UserId string `protobuf:"bytes,4,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// The most the key may do: `read` or `write` in its parent; a personal key has its user's roles up to this one.
+	// The most the key may do: `read` or `write` in its parent, or `worker` in the queues of `queue_names`; a personal key has
+	// its user's roles up to this one.
 	Role Role `protobuf:"varint,5,opt,name=role,proto3,enum=blobhub.v1.Role" json:"role,omitempty"`
 	// What it is for, in its maker's words.
 	Description string `protobuf:"bytes,6,opt,name=description,proto3" json:"description,omitempty"`
@@ -52,7 +53,9 @@ type ApiKey struct {
 	// The public part of the key, by which it can be told in a configuration.
 	PublicId string `protobuf:"bytes,11,opt,name=public_id,json=publicId,proto3" json:"public_id,omitempty"`
 	// Changes with every write, except those of `last_used_time`.
-	Etag          string `protobuf:"bytes,12,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,12,opt,name=etag,proto3" json:"etag,omitempty"`
+	// The names of the queues that a key with the role `worker` is for; empty for all others.
+	QueueNames    []string `protobuf:"bytes,13,rep,name=queue_names,json=queueNames,proto3" json:"queue_names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -171,17 +174,26 @@ func (x *ApiKey) GetEtag() string {
 	return ""
 }
 
+func (x *ApiKey) GetQueueNames() []string {
+	if x != nil {
+		return x.QueueNames
+	}
+	return nil
+}
+
 // Request of CreateApiKey.
 type CreateApiKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The organization (`acme`), blob (`acme/pipeline`) or user (`@me`, `@name`) that the key is for; an id will do for any.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
-	// `read` or `write`; for a user also `admin`, which confines the key in nothing.
+	// `read` or `write`; for an organization also `worker`; for a user also `admin`, which confines the key in nothing.
 	Role Role `protobuf:"varint,2,opt,name=role,proto3,enum=blobhub.v1.Role" json:"role,omitempty"`
 	// What it is for, up to 256 characters.
 	Description string `protobuf:"bytes,3,opt,name=description,proto3" json:"description,omitempty"`
 	// When it stops working; unset means never, or, when the calling key or token ends some time, then.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// With the role `worker`, and with no other: the names of its queues.
+	QueueNames []string `protobuf:"bytes,6,rep,name=queue_names,json=queueNames,proto3" json:"queue_names,omitempty"`
 	// A UUID of the caller's choice that makes the call safe to repeat; empty for none.
 	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -242,6 +254,13 @@ func (x *CreateApiKeyRequest) GetDescription() string {
 func (x *CreateApiKeyRequest) GetExpireTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *CreateApiKeyRequest) GetQueueNames() []string {
+	if x != nil {
+		return x.QueueNames
 	}
 	return nil
 }
@@ -909,7 +928,7 @@ var File_blobhub_v1_api_key_proto protoreflect.FileDescriptor
 const file_blobhub_v1_api_key_proto_rawDesc = "" +
 	"\n" +
 	"\x18blobhub/v1/api_key.proto\x12\n" +
-	"blobhub.v1\x1a\x17blobhub/v1/access.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x03\n" +
+	"blobhub.v1\x1a\x17blobhub/v1/access.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x04\n" +
 	"\x06ApiKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
 	"\x0forganization_id\x18\x02 \x01(\tR\x0eorganizationId\x12\x17\n" +
@@ -926,13 +945,17 @@ const file_blobhub_v1_api_key_proto_rawDesc = "" +
 	"\x0elast_used_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedTime\x12\x1b\n" +
 	"\tpublic_id\x18\v \x01(\tR\bpublicId\x12\x12\n" +
-	"\x04etag\x18\f \x01(\tR\x04etag\"\xd1\x01\n" +
+	"\x04etag\x18\f \x01(\tR\x04etag\x12\x1f\n" +
+	"\vqueue_names\x18\r \x03(\tR\n" +
+	"queueNames\"\xf2\x01\n" +
 	"\x13CreateApiKeyRequest\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\tR\x06parent\x12$\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x10.blobhub.v1.RoleR\x04role\x12 \n" +
 	"\vdescription\x18\x03 \x01(\tR\vdescription\x12;\n" +
 	"\vexpire_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\x12\x1d\n" +
+	"expireTime\x12\x1f\n" +
+	"\vqueue_names\x18\x06 \x03(\tR\n" +
+	"queueNames\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x05 \x01(\tR\trequestId\"U\n" +
 	"\x14CreateApiKeyResponse\x12+\n" +

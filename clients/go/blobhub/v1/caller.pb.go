@@ -43,7 +43,9 @@ type Caller struct {
 	// The user's name; empty when there is no user.
 	UserName string `protobuf:"bytes,7,opt,name=user_name,json=userName,proto3" json:"user_name,omitempty"`
 	// When the key or token stops working; unset means never.
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// The names of the queues that a key with the role `worker` is for, in the organization `parent_id`.
+	QueueNames    []string `protobuf:"bytes,9,rep,name=queue_names,json=queueNames,proto3" json:"queue_names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -130,6 +132,13 @@ func (x *Caller) GetUserName() string {
 func (x *Caller) GetExpireTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *Caller) GetQueueNames() []string {
+	if x != nil {
+		return x.QueueNames
 	}
 	return nil
 }
@@ -316,7 +325,7 @@ var File_blobhub_v1_caller_proto protoreflect.FileDescriptor
 const file_blobhub_v1_caller_proto_rawDesc = "" +
 	"\n" +
 	"\x17blobhub/v1/caller.proto\x12\n" +
-	"blobhub.v1\x1a\x17blobhub/v1/access.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x02\n" +
+	"blobhub.v1\x1a\x17blobhub/v1/access.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x02\n" +
 	"\x06Caller\x12\x17\n" +
 	"\auser_id\x18\x01 \x01(\tR\x06userId\x12\x1c\n" +
 	"\n" +
@@ -327,7 +336,9 @@ const file_blobhub_v1_caller_proto_rawDesc = "" +
 	"\radministrator\x18\x06 \x01(\bR\radministrator\x12\x1b\n" +
 	"\tuser_name\x18\a \x01(\tR\buserName\x12;\n" +
 	"\vexpire_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\x95\x01\n" +
+	"expireTime\x12\x1f\n" +
+	"\vqueue_names\x18\t \x03(\tR\n" +
+	"queueNames\"\x95\x01\n" +
 	"\rEffectiveRole\x12'\n" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x17\n" +
 	"\ablob_id\x18\x02 \x01(\tR\x06blobId\x12\x1c\n" +

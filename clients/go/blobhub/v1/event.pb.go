@@ -424,7 +424,7 @@ type Event_ProcessorRetrying struct {
 }
 
 type Event_ProcessorWaiting struct {
-	// A component waits: for a time to come, or for a signal.
+	// A component waits: for a time to come, for a signal, or for a worker.
 	ProcessorWaiting *ProcessorWaiting `protobuf:"bytes,35,opt,name=processor_waiting,json=processorWaiting,proto3,oneof"`
 }
 
@@ -1342,8 +1342,10 @@ type ProcessorWaiting struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When it goes on, whether or not what it waits for has come; unset where it waits without an end.
 	WakeTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=wake_time,json=wakeTime,proto3" json:"wake_time,omitempty"`
-	// The signal it waits for; unset where it waits for the time alone.
-	Signal        *Signal `protobuf:"bytes,2,opt,name=signal,proto3" json:"signal,omitempty"`
+	// The signal it waits for; unset where it waits for something else.
+	Signal *Signal `protobuf:"bytes,2,opt,name=signal,proto3" json:"signal,omitempty"`
+	// The queue whose workers it waits for, by its name in the organization; empty where it waits for something else.
+	Queue         string `protobuf:"bytes,3,opt,name=queue,proto3" json:"queue,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1390,6 +1392,13 @@ func (x *ProcessorWaiting) GetSignal() *Signal {
 		return x.Signal
 	}
 	return nil
+}
+
+func (x *ProcessorWaiting) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
 }
 
 // An activation of what is inside a scope began. Its `processor` is the scope's.
@@ -1912,10 +1921,11 @@ const file_blobhub_v1_event_proto_rawDesc = "" +
 	"\aattempt\x18\x01 \x01(\x05R\aattempt\x12-\n" +
 	"\afailure\x18\x02 \x01(\v2\x13.blobhub.v1.FailureR\afailure\x129\n" +
 	"\n" +
-	"retry_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tretryTime\"w\n" +
+	"retry_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tretryTime\"\x8d\x01\n" +
 	"\x10ProcessorWaiting\x127\n" +
 	"\twake_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\bwakeTime\x12*\n" +
-	"\x06signal\x18\x02 \x01(\v2\x12.blobhub.v1.SignalR\x06signal\"X\n" +
+	"\x06signal\x18\x02 \x01(\v2\x12.blobhub.v1.SignalR\x06signal\x12\x14\n" +
+	"\x05queue\x18\x03 \x01(\tR\x05queue\"X\n" +
 	"\fScopeEntered\x12\x1e\n" +
 	"\n" +
 	"activation\x18\x01 \x01(\x03R\n" +

@@ -44,6 +44,9 @@ const (
 	// ALREADY_EXISTS. Another type of blob invokes a definition for a cause that has started an execution of another blob.
 	// Metadata: `cause`.
 	WorkflowErrorReason_WORKFLOW_ERROR_REASON_CAUSE_REUSED WorkflowErrorReason = 5
+	// FAILED_PRECONDITION. The lease does not hold any more: it ran out and the task was given to another worker, or the task
+	// has ended. What was done under it does not count. Metadata: `state`, the task's, such as `leased` or `cancelled`.
+	WorkflowErrorReason_WORKFLOW_ERROR_REASON_LEASE_LOST WorkflowErrorReason = 6
 )
 
 // Enum value maps for WorkflowErrorReason.
@@ -55,6 +58,7 @@ var (
 		3: "WORKFLOW_ERROR_REASON_SESSION_NOT_OPEN",
 		4: "WORKFLOW_ERROR_REASON_EXECUTION_ENDED",
 		5: "WORKFLOW_ERROR_REASON_CAUSE_REUSED",
+		6: "WORKFLOW_ERROR_REASON_LEASE_LOST",
 	}
 	WorkflowErrorReason_value = map[string]int32{
 		"WORKFLOW_ERROR_REASON_UNSPECIFIED":             0,
@@ -63,6 +67,7 @@ var (
 		"WORKFLOW_ERROR_REASON_SESSION_NOT_OPEN":        3,
 		"WORKFLOW_ERROR_REASON_EXECUTION_ENDED":         4,
 		"WORKFLOW_ERROR_REASON_CAUSE_REUSED":            5,
+		"WORKFLOW_ERROR_REASON_LEASE_LOST":              6,
 	}
 )
 
@@ -98,14 +103,15 @@ var File_blobhub_v1_workflow_error_proto protoreflect.FileDescriptor
 const file_blobhub_v1_workflow_error_proto_rawDesc = "" +
 	"\n" +
 	"\x1fblobhub/v1/workflow_error.proto\x12\n" +
-	"blobhub.v1*\x9c\x02\n" +
+	"blobhub.v1*\xc2\x02\n" +
 	"\x13WorkflowErrorReason\x12%\n" +
 	"!WORKFLOW_ERROR_REASON_UNSPECIFIED\x10\x00\x12,\n" +
 	"(WORKFLOW_ERROR_REASON_INVALID_DEFINITION\x10\x01\x121\n" +
 	"-WORKFLOW_ERROR_REASON_DEFINITION_NOT_RUNNABLE\x10\x02\x12*\n" +
 	"&WORKFLOW_ERROR_REASON_SESSION_NOT_OPEN\x10\x03\x12)\n" +
 	"%WORKFLOW_ERROR_REASON_EXECUTION_ENDED\x10\x04\x12&\n" +
-	"\"WORKFLOW_ERROR_REASON_CAUSE_REUSED\x10\x05B\xa9\x01\n" +
+	"\"WORKFLOW_ERROR_REASON_CAUSE_REUSED\x10\x05\x12$\n" +
+	" WORKFLOW_ERROR_REASON_LEASE_LOST\x10\x06B\xa9\x01\n" +
 	"\x0ecom.blobhub.v1B\x12WorkflowErrorProtoP\x01Z:github.com/blobhub/blobhub/clients/go/blobhub/v1;blobhubv1\xa2\x02\x03BXX\xaa\x02\n" +
 	"Blobhub.V1\xca\x02\n" +
 	"Blobhub\\V1\xe2\x02\x16Blobhub\\V1\\GPBMetadata\xea\x02\vBlobhub::V1b\x06proto3"

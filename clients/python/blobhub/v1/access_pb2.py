@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62lobhub/v1/access.proto\x12\nblobhub.v1\x1a google/protobuf/descriptor.proto\"\xc3\x01\n\nAccessRule\x12\x36\n\npermission\x18\x01 \x01(\x0e\x32\x16.blobhub.v1.PermissionR\npermission\x12\x14\n\x05\x66ield\x18\x02 \x01(\tR\x05\x66ield\x12\x1a\n\x08resource\x18\x03 \x01(\tR\x08resource\x12\x1f\n\x0bpublic_read\x18\x04 \x01(\x08R\npublicRead\x12*\n\x04\x61lso\x18\x05 \x03(\x0b\x32\x16.blobhub.v1.AccessRuleR\x04\x61lso*\xca\x01\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00\x12\x15\n\x11PERMISSION_ANYONE\x10\x01\x12\x15\n\x11PERMISSION_CALLER\x10\x02\x12\x13\n\x0fPERMISSION_USER\x10\x03\x12\x13\n\x0fPERMISSION_READ\x10\x04\x12\x14\n\x10PERMISSION_WRITE\x10\x05\x12\x14\n\x10PERMISSION_ADMIN\x10\x06\x12\x1c\n\x18PERMISSION_ADMINISTRATOR\x10\x07*K\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n\tROLE_READ\x10\x01\x12\x0e\n\nROLE_WRITE\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03:P\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xce\x8a\x03 \x01(\x0b\x32\x16.blobhub.v1.AccessRuleR\x06\x61\x63\x63\x65ss:9\n\x07\x61udited\x12\x1d.google.protobuf.FieldOptions\x18\xcf\x8a\x03 \x01(\x08R\x07\x61udited:=\n\treference\x12\x1d.google.protobuf.FieldOptions\x18\xd0\x8a\x03 \x01(\tR\treferenceb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62lobhub/v1/access.proto\x12\nblobhub.v1\x1a google/protobuf/descriptor.proto\"\xfe\x01\n\nAccessRule\x12\x36\n\npermission\x18\x01 \x01(\x0e\x32\x16.blobhub.v1.PermissionR\npermission\x12\x14\n\x05\x66ield\x18\x02 \x01(\tR\x05\x66ield\x12\x1a\n\x08resource\x18\x03 \x01(\tR\x08resource\x12\x1f\n\x0bpublic_read\x18\x04 \x01(\x08R\npublicRead\x12*\n\x04\x61lso\x18\x05 \x03(\x0b\x32\x16.blobhub.v1.AccessRuleR\x04\x61lso\x12!\n\x0ctask_traffic\x18\x06 \x01(\x08R\x0btaskTraffic\x12\x16\n\x06worker\x18\x07 \x01(\x08R\x06worker*\xca\x01\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00\x12\x15\n\x11PERMISSION_ANYONE\x10\x01\x12\x15\n\x11PERMISSION_CALLER\x10\x02\x12\x13\n\x0fPERMISSION_USER\x10\x03\x12\x13\n\x0fPERMISSION_READ\x10\x04\x12\x14\n\x10PERMISSION_WRITE\x10\x05\x12\x14\n\x10PERMISSION_ADMIN\x10\x06\x12\x1c\n\x18PERMISSION_ADMINISTRATOR\x10\x07*\\\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n\tROLE_READ\x10\x01\x12\x0e\n\nROLE_WRITE\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x12\x0f\n\x0bROLE_WORKER\x10\x04:P\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xce\x8a\x03 \x01(\x0b\x32\x16.blobhub.v1.AccessRuleR\x06\x61\x63\x63\x65ss:9\n\x07\x61udited\x12\x1d.google.protobuf.FieldOptions\x18\xcf\x8a\x03 \x01(\x08R\x07\x61udited:=\n\treference\x12\x1d.google.protobuf.FieldOptions\x18\xd0\x8a\x03 \x01(\tR\treferenceb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'blobhub.v1.access_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PERMISSION']._serialized_start=272
-  _globals['_PERMISSION']._serialized_end=474
-  _globals['_ROLE']._serialized_start=476
-  _globals['_ROLE']._serialized_end=551
+  _globals['_PERMISSION']._serialized_start=331
+  _globals['_PERMISSION']._serialized_end=533
+  _globals['_ROLE']._serialized_start=535
+  _globals['_ROLE']._serialized_end=627
   _globals['_ACCESSRULE']._serialized_start=74
-  _globals['_ACCESSRULE']._serialized_end=269
+  _globals['_ACCESSRULE']._serialized_end=328
 # @@protoc_insertion_point(module_scope)

@@ -3,7 +3,8 @@
 isort:skip_file
 How access is declared: every RPC of every service carries the `access` option, the server refuses to start with a
 method that lacks it, and the authorization tests are generated from it. A method that changes nothing says
-`idempotency_level = NO_SIDE_EFFECTS`; every other method takes a `request_id` and leaves an entry in the audit log.
+`idempotency_level = NO_SIDE_EFFECTS`; every other method takes a `request_id` and leaves an entry in the audit log, but
+for the traffic of workers (`task_traffic`).
 
 A `request_id` is remembered for good, with the answer that it got: it never runs out, and outlives what the call was
 about. It is remembered for one caller (the user, or the key of an organization or blob) and one method, and compared
@@ -94,6 +95,10 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     """May see and change content, and run things."""
     ROLE_ADMIN: _Role.ValueType  # 3
     """May do everything: manage members, keys, credentials, visibility and limits, and delete."""
+    ROLE_WORKER: _Role.ValueType  # 4
+    """Of keys alone, and outside the order of the others: may lease and end the tasks of the queues that the key names, see
+    these queues and what it was leased, and nothing else.
+    """
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
     """A role on an organization or a blob."""
@@ -106,6 +111,10 @@ ROLE_WRITE: Role.ValueType  # 2
 """May see and change content, and run things."""
 ROLE_ADMIN: Role.ValueType  # 3
 """May do everything: manage members, keys, credentials, visibility and limits, and delete."""
+ROLE_WORKER: Role.ValueType  # 4
+"""Of keys alone, and outside the order of the others: may lease and end the tasks of the queues that the key names, see
+these queues and what it was leased, and nothing else.
+"""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 @_typing.final
@@ -119,19 +128,28 @@ class AccessRule(_message.Message):
     RESOURCE_FIELD_NUMBER: _builtins.int
     PUBLIC_READ_FIELD_NUMBER: _builtins.int
     ALSO_FIELD_NUMBER: _builtins.int
+    TASK_TRAFFIC_FIELD_NUMBER: _builtins.int
+    WORKER_FIELD_NUMBER: _builtins.int
     permission: Global___Permission.ValueType
     """What the caller needs on the resource. READ, WRITE and ADMIN name a resource; the others do not."""
     field: _builtins.str
     """Name of the request field that identifies the resource. For client streams it is read from the first message."""
     resource: _builtins.str
     """What kind of thing the field identifies, which decides how its value is resolved to where roles are held:
-    `organization`, `blob`, `revision`, `user`, `api_key`, `credential`; one of several, `organization_or_blob`,
+    `organization`, `blob`, `revision`, `user`, `api_key`, `credential`, `queue`; one of several, `organization_or_blob`,
     `blob_or_revision`, `organization_blob_or_user`, `organization_blob_or_server` (`-` names the whole server); or a kind
     that a blob type adds, as the workflow type does with `session` and `execution`. A user has the `admin` role on
     themselves.
     """
     public_read: _builtins.bool
     """True when the `read` that a public blob or organization grants to everybody, anonymous callers included, is enough."""
+    task_traffic: _builtins.bool
+    """True for the calls that workers make for each task. They take no `request_id` and leave no entry in the audit log: the
+    lease of the task makes them safe to repeat, and the log of its execution has what came of it. What is refused is in the
+    audit log all the same.
+    """
+    worker: _builtins.bool
+    """True when a worker's key (`ROLE_WORKER`) of the queue that is named suffices."""
     @_builtins.property
     def also(self) -> _containers.RepeatedCompositeFieldContainer[Global___AccessRule]:
         """Further resources that the call names. What is said of each must hold as well."""
@@ -144,10 +162,12 @@ class AccessRule(_message.Message):
         resource: _builtins.str = ...,
         public_read: _builtins.bool = ...,
         also: _abc.Iterable[Global___AccessRule] | None = ...,
+        task_traffic: _builtins.bool = ...,
+        worker: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["also", b"also", "field", b"field", "permission", b"permission", "public_read", b"public_read", "resource", b"resource"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["also", b"also", "field", b"field", "permission", b"permission", "public_read", b"public_read", "resource", b"resource", "task_traffic", b"task_traffic", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,7 +3,8 @@
 isort:skip_file
 How access is declared: every RPC of every service carries the `access` option, the server refuses to start with a
 method that lacks it, and the authorization tests are generated from it. A method that changes nothing says
-`idempotency_level = NO_SIDE_EFFECTS`; every other method takes a `request_id` and leaves an entry in the audit log.
+`idempotency_level = NO_SIDE_EFFECTS`; every other method takes a `request_id` and leaves an entry in the audit log, but
+for the traffic of workers (`task_traffic`).
 
 A `request_id` is remembered for good, with the answer that it got: it never runs out, and outlives what the call was
 about. It is remembered for one caller (the user, or the key of an organization or blob) and one method, and compared

@@ -23,13 +23,14 @@ _sym_db = _symbol_database.Default()
 
 
 from blobhub.v1 import access_pb2 as blobhub_dot_v1_dot_access__pb2
+from blobhub.v1 import alias_pb2 as blobhub_dot_v1_dot_alias__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62lobhub/v1/api_key.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x03\n\x06\x41piKey\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\'\n\x0forganization_id\x18\x02 \x01(\tR\x0eorganizationId\x12\x17\n\x07\x62lob_id\x18\x03 \x01(\tR\x06\x62lobId\x12\x17\n\x07user_id\x18\x04 \x01(\tR\x06userId\x12$\n\x04role\x18\x05 \x01(\x0e\x32\x10.blobhub.v1.RoleR\x04role\x12 \n\x0b\x64\x65scription\x18\x06 \x01(\tR\x0b\x64\x65scription\x12;\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12;\n\x0brevoke_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nrevokeTime\x12@\n\x0elast_used_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0clastUsedTime\x12\x1b\n\tpublic_id\x18\x0b \x01(\tR\x08publicId\x12\x12\n\x04\x65tag\x18\x0c \x01(\tR\x04\x65tag\"\x86\x02\n\x13\x43reateApiKeyRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12\x36\n\x04role\x18\x02 \x01(\x0e\x32\x10.blobhub.v1.RoleB\x10\xbaH\t\x82\x01\x06\x18\x01\x18\x02\x18\x03\xf8\xd4\x18\x01R\x04role\x12*\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12*\n\nrequest_id\x18\x05 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"U\n\x14\x43reateApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.ApiKeyR\x06\x61piKey\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key\"5\n\x10GetApiKeyRequest\x12!\n\x07\x61pi_key\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06\x61piKey\"@\n\x11GetApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.ApiKeyR\x06\x61piKey\"\xed\x01\n\x12ListApiKeysRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12\x1d\n\nvalid_only\x18\x02 \x01(\x08R\tvalidOnly\x12\'\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x42\n\x08order_by\x18\x05 \x01(\tB\'\xbaH$r\x1fR\x0b\x63reate_timeR\x10\x63reate_time desc\xd8\x01\x01R\x07orderBy\"l\n\x13ListApiKeysResponse\x12-\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x12.blobhub.v1.ApiKeyR\x07\x61piKeys\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x83\x02\n\x13UpdateApiKeyRequest\x12!\n\x07\x61pi_key\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06\x61piKey\x12T\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x17\xbaH\x10\xe2\x01\r\x12\x0b\x64\x65scription\xf8\xd4\x18\x01R\nupdateMask\x12*\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12\x1b\n\x04\x65tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x05 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"C\n\x14UpdateApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.ApiKeyR\x06\x61piKey\"\xc3\x01\n\x13RotateApiKeyRequest\x12!\n\x07\x61pi_key\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06\x61piKey\x12@\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\xbaH\x0c\xaa\x01\t\"\x05\x08\x80\x9a\x9e\x01\x32\x00R\x05grace\x12\x1b\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"\x83\x01\n\x14RotateApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.ApiKeyR\x06\x61piKey\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key\x12,\n\x07rotated\x18\x03 \x01(\x0b\x32\x12.blobhub.v1.ApiKeyR\x07rotated\"d\n\x13RevokeApiKeyRequest\x12!\n\x07\x61pi_key\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06\x61piKey\x12*\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"C\n\x14RevokeApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.ApiKeyR\x06\x61piKey2\xb9\x05\n\rApiKeyService\x12|\n\x0c\x43reateApiKey\x12\x1f.blobhub.v1.CreateApiKeyRequest\x1a .blobhub.v1.CreateApiKeyResponse\")\xf2\xd4\x18%\x08\x06\x12\x06parent\x1a\x19organization_blob_or_user\x12\x65\n\tGetApiKey\x12\x1c.blobhub.v1.GetApiKeyRequest\x1a\x1d.blobhub.v1.GetApiKeyResponse\"\x1b\x90\x02\x01\xf2\xd4\x18\x14\x08\x06\x12\x07\x61pi_key\x1a\x07\x61pi_key\x12|\n\x0bListApiKeys\x12\x1e.blobhub.v1.ListApiKeysRequest\x1a\x1f.blobhub.v1.ListApiKeysResponse\",\x90\x02\x01\xf2\xd4\x18%\x08\x06\x12\x06parent\x1a\x19organization_blob_or_user\x12k\n\x0cUpdateApiKey\x12\x1f.blobhub.v1.UpdateApiKeyRequest\x1a .blobhub.v1.UpdateApiKeyResponse\"\x18\xf2\xd4\x18\x14\x08\x06\x12\x07\x61pi_key\x1a\x07\x61pi_key\x12k\n\x0cRotateApiKey\x12\x1f.blobhub.v1.RotateApiKeyRequest\x1a .blobhub.v1.RotateApiKeyResponse\"\x18\xf2\xd4\x18\x14\x08\x06\x12\x07\x61pi_key\x1a\x07\x61pi_key\x12k\n\x0cRevokeApiKey\x12\x1f.blobhub.v1.RevokeApiKeyRequest\x1a .blobhub.v1.RevokeApiKeyResponse\"\x18\xf2\xd4\x18\x14\x08\x06\x12\x07\x61pi_key\x1a\x07\x61pi_keyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x62lobhub/v1/api_key.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x16\x62lobhub/v1/alias.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x04\n\x06\x41piKey\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\'\n\x0forganization_id\x18\x02 \x01(\tR\x0eorganizationId\x12\x17\n\x07\x62lob_id\x18\x03 \x01(\tR\x06\x62lobId\x12\x17\n\x07user_id\x18\x04 \x01(\tR\x06userId\x12$\n\x04role\x18\x05 \x01(\x0e\x32\x10.blobhub.v1.RoleR\x04role\x12 \n\x0b\x64\x65scription\x18\x06 \x01(\tR\x0b\x64\x65scription\x12;\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12;\n\x0brevoke_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nrevokeTime\x12@\n\x0elast_used_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0clastUsedTime\x12\x1b\n\tpublic_id\x18\x0b \x01(\tR\x08publicId\x12\x12\n\x04\x65tag\x18\x0c \x01(\tR\x04\x65tag\x12\x1f\n\x0bqueue_names\x18\r \x03(\tR\nqueueNames\"\xbb\x02\n\x13\x43reateApiKeyRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12\x38\n\x04role\x18\x02 \x01(\x0e\x32\x10.blobhub.v1.RoleB\x12\xbaH\x0b\x82\x01\x08\x18\x01\x18\x02\x18\x03\x18\x04\xf8\xd4\x18\x01R\x04role\x12*\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12;\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x31\n\x0bqueue_names\x18\x06 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\x64\"\x06r\x04\xf0\xd4\x18\x01R\nqueueNames\x12*\n\nrequest_id\x18\x05 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"U\n\x14\x43reateApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.ApiKeyR\x06\x61piKey\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key\"5\n\x10GetApiKeyRequest\x12!\n\x07\x61pi_key\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06\x61piKey\"@\n\x11GetApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.ApiKeyR\x06\x61piKey\"\xed\x01\n\x12ListApiKeysRequest\x12\"\n\x06parent\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01R\x06parent\x12\x1d\n\nvalid_only\x18\x02 \x01(\x08R\tvalidOnly\x12\'\n\tpage_size\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x08R\tpageToken\x12\x42\n\x08order_by\x18\x05 \x01(\tB\'\xbaH$r\x1fR\x0b\x63reate_timeR\x10\x63reate_time desc\xd8\x01\x01R\x07orderBy\"l\n\x13ListApiKeysResponse\x12-\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x12.blobhub.v1.ApiKeyR\x07\x61piKeys\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x83\x02\n\x13UpdateApiKeyRequest\x12!\n\x07\x61pi_key\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06\x61piKey\x12T\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x17\xbaH\x10\xe2\x01\r\x12\x0b\x64\x65scription\xf8\xd4\x18\x01R\nupdateMask\x12*\n\x0b\x64\x65scription\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x02R\x0b\x64\x65scription\x12\x1b\n\x04\x65tag\x18\x04 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x05 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"C\n\x14UpdateApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.ApiKeyR\x06\x61piKey\"\xc3\x01\n\x13RotateApiKeyRequest\x12!\n\x07\x61pi_key\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06\x61piKey\x12@\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\xbaH\x0c\xaa\x01\t\"\x05\x08\x80\x9a\x9e\x01\x32\x00R\x05grace\x12\x1b\n\x04\x65tag\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18@R\x04\x65tag\x12*\n\nrequest_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"\x83\x01\n\x14RotateApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.ApiKeyR\x06\x61piKey\x12\x10\n\x03key\x18\x02 \x01(\tR\x03key\x12,\n\x07rotated\x18\x03 \x01(\x0b\x32\x12.blobhub.v1.ApiKeyR\x07rotated\"d\n\x13RevokeApiKeyRequest\x12!\n\x07\x61pi_key\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01R\x06\x61piKey\x12*\n\nrequest_id\x18\x02 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01R\trequestId\"C\n\x14RevokeApiKeyResponse\x12+\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.ApiKeyR\x06\x61piKey2\xb9\x05\n\rApiKeyService\x12|\n\x0c\x43reateApiKey\x12\x1f.blobhub.v1.CreateApiKeyRequest\x1a .blobhub.v1.CreateApiKeyResponse\")\xf2\xd4\x18%\x08\x06\x12\x06parent\x1a\x19organization_blob_or_user\x12\x65\n\tGetApiKey\x12\x1c.blobhub.v1.GetApiKeyRequest\x1a\x1d.blobhub.v1.GetApiKeyResponse\"\x1b\x90\x02\x01\xf2\xd4\x18\x14\x08\x06\x12\x07\x61pi_key\x1a\x07\x61pi_key\x12|\n\x0bListApiKeys\x12\x1e.blobhub.v1.ListApiKeysRequest\x1a\x1f.blobhub.v1.ListApiKeysResponse\",\x90\x02\x01\xf2\xd4\x18%\x08\x06\x12\x06parent\x1a\x19organization_blob_or_user\x12k\n\x0cUpdateApiKey\x12\x1f.blobhub.v1.UpdateApiKeyRequest\x1a .blobhub.v1.UpdateApiKeyResponse\"\x18\xf2\xd4\x18\x14\x08\x06\x12\x07\x61pi_key\x1a\x07\x61pi_key\x12k\n\x0cRotateApiKey\x12\x1f.blobhub.v1.RotateApiKeyRequest\x1a .blobhub.v1.RotateApiKeyResponse\"\x18\xf2\xd4\x18\x14\x08\x06\x12\x07\x61pi_key\x1a\x07\x61pi_key\x12k\n\x0cRevokeApiKey\x12\x1f.blobhub.v1.RevokeApiKeyRequest\x1a .blobhub.v1.RevokeApiKeyResponse\"\x18\xf2\xd4\x18\x14\x08\x06\x12\x07\x61pi_key\x1a\x07\x61pi_keyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,9 +40,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['parent']._serialized_options = b'\272H\007r\005\020\001\030\200\001'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['role']._loaded_options = None
-  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['role']._serialized_options = b'\272H\t\202\001\006\030\001\030\002\030\003\370\324\030\001'
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['role']._serialized_options = b'\272H\013\202\001\010\030\001\030\002\030\003\030\004\370\324\030\001'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['description']._loaded_options = None
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['description']._serialized_options = b'\272H\005r\003\030\200\002'
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['queue_names']._loaded_options = None
+  _globals['_CREATEAPIKEYREQUEST'].fields_by_name['queue_names']._serialized_options = b'\272H\r\222\001\n\020d\"\006r\004\360\324\030\001'
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_CREATEAPIKEYREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_GETAPIKEYREQUEST'].fields_by_name['api_key']._loaded_options = None
@@ -88,32 +91,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APIKEYSERVICE'].methods_by_name['RotateApiKey']._serialized_options = b'\362\324\030\024\010\006\022\007api_key\032\007api_key'
   _globals['_APIKEYSERVICE'].methods_by_name['RevokeApiKey']._loaded_options = None
   _globals['_APIKEYSERVICE'].methods_by_name['RevokeApiKey']._serialized_options = b'\362\324\030\024\010\006\022\007api_key\032\007api_key'
-  _globals['_APIKEY']._serialized_start=194
-  _globals['_APIKEY']._serialized_end=679
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=682
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=944
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=946
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1031
-  _globals['_GETAPIKEYREQUEST']._serialized_start=1033
-  _globals['_GETAPIKEYREQUEST']._serialized_end=1086
-  _globals['_GETAPIKEYRESPONSE']._serialized_start=1088
-  _globals['_GETAPIKEYRESPONSE']._serialized_end=1152
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1155
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1392
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1394
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1502
-  _globals['_UPDATEAPIKEYREQUEST']._serialized_start=1505
-  _globals['_UPDATEAPIKEYREQUEST']._serialized_end=1764
-  _globals['_UPDATEAPIKEYRESPONSE']._serialized_start=1766
-  _globals['_UPDATEAPIKEYRESPONSE']._serialized_end=1833
-  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=1836
-  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=2031
-  _globals['_ROTATEAPIKEYRESPONSE']._serialized_start=2034
-  _globals['_ROTATEAPIKEYRESPONSE']._serialized_end=2165
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=2167
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=2267
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=2269
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=2336
-  _globals['_APIKEYSERVICE']._serialized_start=2339
-  _globals['_APIKEYSERVICE']._serialized_end=3036
+  _globals['_APIKEY']._serialized_start=218
+  _globals['_APIKEY']._serialized_end=736
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=739
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1054
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1056
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1141
+  _globals['_GETAPIKEYREQUEST']._serialized_start=1143
+  _globals['_GETAPIKEYREQUEST']._serialized_end=1196
+  _globals['_GETAPIKEYRESPONSE']._serialized_start=1198
+  _globals['_GETAPIKEYRESPONSE']._serialized_end=1262
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1265
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1502
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1504
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1612
+  _globals['_UPDATEAPIKEYREQUEST']._serialized_start=1615
+  _globals['_UPDATEAPIKEYREQUEST']._serialized_end=1874
+  _globals['_UPDATEAPIKEYRESPONSE']._serialized_start=1876
+  _globals['_UPDATEAPIKEYRESPONSE']._serialized_end=1943
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=1946
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=2141
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_start=2144
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_end=2275
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=2277
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=2377
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=2379
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=2446
+  _globals['_APIKEYSERVICE']._serialized_start=2449
+  _globals['_APIKEYSERVICE']._serialized_end=3146
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,7 @@ class ApiKey(_message.Message):
     LAST_USED_TIME_FIELD_NUMBER: _builtins.int
     PUBLIC_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    QUEUE_NAMES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7."""
     organization_id: _builtins.str
@@ -49,7 +50,9 @@ class ApiKey(_message.Message):
     user_id: _builtins.str
     """The user a personal key acts as; empty otherwise."""
     role: _access_pb2.Role.ValueType
-    """The most the key may do: `read` or `write` in its parent; a personal key has its user's roles up to this one."""
+    """The most the key may do: `read` or `write` in its parent, or `worker` in the queues of `queue_names`; a personal key has
+    its user's roles up to this one.
+    """
     description: _builtins.str
     """What it is for, in its maker's words."""
     public_id: _builtins.str
@@ -72,6 +75,10 @@ class ApiKey(_message.Message):
     def last_used_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last used, exact to a minute; unset when it never was."""
 
+    @_builtins.property
+    def queue_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of the queues that a key with the role `worker` is for; empty for all others."""
+
     def __init__(
         self,
         *,
@@ -87,10 +94,11 @@ class ApiKey(_message.Message):
         last_used_time: _timestamp_pb2.Timestamp | None = ...,
         public_id: _builtins.str = ...,
         etag: _builtins.str = ...,
+        queue_names: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "last_used_time", b"last_used_time", "revoke_time", b"revoke_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "create_time", b"create_time", "description", b"description", "etag", b"etag", "expire_time", b"expire_time", "id", b"id", "last_used_time", b"last_used_time", "organization_id", b"organization_id", "public_id", b"public_id", "revoke_time", b"revoke_time", "role", b"role", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "create_time", b"create_time", "description", b"description", "etag", b"etag", "expire_time", b"expire_time", "id", b"id", "last_used_time", b"last_used_time", "organization_id", b"organization_id", "public_id", b"public_id", "queue_names", b"queue_names", "revoke_time", b"revoke_time", "role", b"role", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -106,11 +114,12 @@ class CreateApiKeyRequest(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    QUEUE_NAMES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """The organization (`acme`), blob (`acme/pipeline`) or user (`@me`, `@name`) that the key is for; an id will do for any."""
     role: _access_pb2.Role.ValueType
-    """`read` or `write`; for a user also `admin`, which confines the key in nothing."""
+    """`read` or `write`; for an organization also `worker`; for a user also `admin`, which confines the key in nothing."""
     description: _builtins.str
     """What it is for, up to 256 characters."""
     request_id: _builtins.str
@@ -119,6 +128,10 @@ class CreateApiKeyRequest(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When it stops working; unset means never, or, when the calling key or token ends some time, then."""
 
+    @_builtins.property
+    def queue_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With the role `worker`, and with no other: the names of its queues."""
+
     def __init__(
         self,
         *,
@@ -126,11 +139,12 @@ class CreateApiKeyRequest(_message.Message):
         role: _access_pb2.Role.ValueType = ...,
         description: _builtins.str = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        queue_names: _abc.Iterable[_builtins.str] | None = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "expire_time", b"expire_time", "parent", b"parent", "request_id", b"request_id", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "expire_time", b"expire_time", "parent", b"parent", "queue_names", b"queue_names", "request_id", b"request_id", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62lobhub/v1/caller.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x02\n\x06\x43\x61ller\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x1c\n\napi_key_id\x18\x02 \x01(\tR\x08\x61piKeyId\x12\x1b\n\tparent_id\x18\x03 \x01(\tR\x08parentId\x12$\n\x04role\x18\x04 \x01(\x0e\x32\x10.blobhub.v1.RoleR\x04role\x12\x1c\n\tanonymous\x18\x05 \x01(\x08R\tanonymous\x12$\n\radministrator\x18\x06 \x01(\x08R\radministrator\x12\x1b\n\tuser_name\x18\x07 \x01(\tR\x08userName\x12;\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"\x95\x01\n\rEffectiveRole\x12\'\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x17\n\x07\x62lob_id\x18\x02 \x01(\tR\x06\x62lobId\x12\x1c\n\treference\x18\x03 \x01(\tR\treference\x12$\n\x04role\x18\x04 \x01(\x0e\x32\x10.blobhub.v1.RoleR\x04role\"L\n\x10GetCallerRequest\x12\x38\n\x06parent\x18\x01 \x01(\tB \xbaH\x05r\x03\x18\x80\x01\x82\xd5\x18\x14organization_or_blobR\x06parent\"p\n\x11GetCallerResponse\x12*\n\x06\x63\x61ller\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.CallerR\x06\x63\x61ller\x12/\n\x05roles\x18\x02 \x03(\x0b\x32\x19.blobhub.v1.EffectiveRoleR\x05roles2d\n\rCallerService\x12S\n\tGetCaller\x12\x1c.blobhub.v1.GetCallerRequest\x1a\x1d.blobhub.v1.GetCallerResponse\"\t\x90\x02\x01\xf2\xd4\x18\x02\x08\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62lobhub/v1/caller.proto\x12\nblobhub.v1\x1a\x17\x62lobhub/v1/access.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x02\n\x06\x43\x61ller\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x1c\n\napi_key_id\x18\x02 \x01(\tR\x08\x61piKeyId\x12\x1b\n\tparent_id\x18\x03 \x01(\tR\x08parentId\x12$\n\x04role\x18\x04 \x01(\x0e\x32\x10.blobhub.v1.RoleR\x04role\x12\x1c\n\tanonymous\x18\x05 \x01(\x08R\tanonymous\x12$\n\radministrator\x18\x06 \x01(\x08R\radministrator\x12\x1b\n\tuser_name\x18\x07 \x01(\tR\x08userName\x12;\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x1f\n\x0bqueue_names\x18\t \x03(\tR\nqueueNames\"\x95\x01\n\rEffectiveRole\x12\'\n\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x17\n\x07\x62lob_id\x18\x02 \x01(\tR\x06\x62lobId\x12\x1c\n\treference\x18\x03 \x01(\tR\treference\x12$\n\x04role\x18\x04 \x01(\x0e\x32\x10.blobhub.v1.RoleR\x04role\"L\n\x10GetCallerRequest\x12\x38\n\x06parent\x18\x01 \x01(\tB \xbaH\x05r\x03\x18\x80\x01\x82\xd5\x18\x14organization_or_blobR\x06parent\"p\n\x11GetCallerResponse\x12*\n\x06\x63\x61ller\x18\x01 \x01(\x0b\x32\x12.blobhub.v1.CallerR\x06\x63\x61ller\x12/\n\x05roles\x18\x02 \x03(\x0b\x32\x19.blobhub.v1.EffectiveRoleR\x05roles2d\n\rCallerService\x12S\n\tGetCaller\x12\x1c.blobhub.v1.GetCallerRequest\x1a\x1d.blobhub.v1.GetCallerResponse\"\t\x90\x02\x01\xf2\xd4\x18\x02\x08\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,13 +39,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CALLERSERVICE'].methods_by_name['GetCaller']._loaded_options = None
   _globals['_CALLERSERVICE'].methods_by_name['GetCaller']._serialized_options = b'\220\002\001\362\324\030\002\010\001'
   _globals['_CALLER']._serialized_start=127
-  _globals['_CALLER']._serialized_end=415
-  _globals['_EFFECTIVEROLE']._serialized_start=418
-  _globals['_EFFECTIVEROLE']._serialized_end=567
-  _globals['_GETCALLERREQUEST']._serialized_start=569
-  _globals['_GETCALLERREQUEST']._serialized_end=645
-  _globals['_GETCALLERRESPONSE']._serialized_start=647
-  _globals['_GETCALLERRESPONSE']._serialized_end=759
-  _globals['_CALLERSERVICE']._serialized_start=761
-  _globals['_CALLERSERVICE']._serialized_end=861
+  _globals['_CALLER']._serialized_end=448
+  _globals['_EFFECTIVEROLE']._serialized_start=451
+  _globals['_EFFECTIVEROLE']._serialized_end=600
+  _globals['_GETCALLERREQUEST']._serialized_start=602
+  _globals['_GETCALLERREQUEST']._serialized_end=678
+  _globals['_GETCALLERRESPONSE']._serialized_start=680
+  _globals['_GETCALLERRESPONSE']._serialized_end=792
+  _globals['_CALLERSERVICE']._serialized_start=794
+  _globals['_CALLERSERVICE']._serialized_end=894
 # @@protoc_insertion_point(module_scope)

@@ -34,6 +34,7 @@ class Caller(_message.Message):
     ADMINISTRATOR_FIELD_NUMBER: _builtins.int
     USER_NAME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    QUEUE_NAMES_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """The user the caller acts as; empty for anonymous callers and for keys of organizations and blobs."""
     api_key_id: _builtins.str
@@ -54,6 +55,10 @@ class Caller(_message.Message):
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """When the key or token stops working; unset means never."""
 
+    @_builtins.property
+    def queue_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of the queues that a key with the role `worker` is for, in the organization `parent_id`."""
+
     def __init__(
         self,
         *,
@@ -65,10 +70,11 @@ class Caller(_message.Message):
         administrator: _builtins.bool = ...,
         user_name: _builtins.str = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
+        queue_names: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["administrator", b"administrator", "anonymous", b"anonymous", "api_key_id", b"api_key_id", "expire_time", b"expire_time", "parent_id", b"parent_id", "role", b"role", "user_id", b"user_id", "user_name", b"user_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["administrator", b"administrator", "anonymous", b"anonymous", "api_key_id", b"api_key_id", "expire_time", b"expire_time", "parent_id", b"parent_id", "queue_names", b"queue_names", "role", b"role", "user_id", b"user_id", "user_name", b"user_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -134,7 +134,7 @@ class Event(_message.Message):
 
     @_builtins.property
     def processor_waiting(self) -> Global___ProcessorWaiting:
-        """A component waits: for a time to come, or for a signal."""
+        """A component waits: for a time to come, for a signal, or for a worker."""
 
     @_builtins.property
     def scope_entered(self) -> Global___ScopeEntered:
@@ -642,23 +642,27 @@ class ProcessorWaiting(_message.Message):
 
     WAKE_TIME_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    """The queue whose workers it waits for, by its name in the organization; empty where it waits for something else."""
     @_builtins.property
     def wake_time(self) -> _timestamp_pb2.Timestamp:
         """When it goes on, whether or not what it waits for has come; unset where it waits without an end."""
 
     @_builtins.property
     def signal(self) -> Global___Signal:
-        """The signal it waits for; unset where it waits for the time alone."""
+        """The signal it waits for; unset where it waits for something else."""
 
     def __init__(
         self,
         *,
         wake_time: _timestamp_pb2.Timestamp | None = ...,
         signal: Global___Signal | None = ...,
+        queue: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["signal", b"signal", "wake_time", b"wake_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["signal", b"signal", "wake_time", b"wake_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue", "signal", b"signal", "wake_time", b"wake_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -42,6 +42,10 @@ class _WorkflowErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_W
     """ALREADY_EXISTS. Another type of blob invokes a definition for a cause that has started an execution of another blob.
     Metadata: `cause`.
     """
+    WORKFLOW_ERROR_REASON_LEASE_LOST: _WorkflowErrorReason.ValueType  # 6
+    """FAILED_PRECONDITION. The lease does not hold any more: it ran out and the task was given to another worker, or the task
+    has ended. What was done under it does not count. Metadata: `state`, the task's, such as `leased` or `cancelled`.
+    """
 
 class WorkflowErrorReason(_WorkflowErrorReason, metaclass=_WorkflowErrorReasonEnumTypeWrapper):
     """One value per cause. The comment of each says the status code, the cause, the metadata of the ErrorInfo, and the
@@ -65,5 +69,9 @@ WORKFLOW_ERROR_REASON_EXECUTION_ENDED: WorkflowErrorReason.ValueType  # 4
 WORKFLOW_ERROR_REASON_CAUSE_REUSED: WorkflowErrorReason.ValueType  # 5
 """ALREADY_EXISTS. Another type of blob invokes a definition for a cause that has started an execution of another blob.
 Metadata: `cause`.
+"""
+WORKFLOW_ERROR_REASON_LEASE_LOST: WorkflowErrorReason.ValueType  # 6
+"""FAILED_PRECONDITION. The lease does not hold any more: it ran out and the task was given to another worker, or the task
+has ended. What was done under it does not count. Metadata: `state`, the task's, such as `leased` or `cancelled`.
 """
 Global___WorkflowErrorReason: _TypeAlias = WorkflowErrorReason  # noqa: Y015

@@ -57,7 +57,7 @@ class Absence:
         if former is not None and former_seen:
             return Renamed(_noun(kind, reference), text, f"{former.renamed}{_below(reference, text)}"), place
         instead = ""
-        if parent is not None:
+        if parent is not None and not reference.queue:
             instead = f"ListBlobs lists the blobs of {parent.resource.alias} that you may see"
         if lister and reference.blob and kind not in grammar.KINDS and await self._sees_blob(caller, reference):
             # Who holds a role on the blob has been told by `in_blob`; the others see it because it is public.
@@ -88,7 +88,8 @@ class Absence:
             named = await named_organization(tx, reference)
             if reference.blob:
                 return await former_blob(tx, reference, named), named
-            return (named if named is not None and named.renamed else None), None
+            renamed = named if named is not None and named.renamed else None
+            return renamed, named if reference.queue else None
 
     async def _may_see(self, caller: Caller, place: Place) -> bool:
         """Whether a caller may see a place. The server, which is nowhere, is for its administrators."""
@@ -111,7 +112,9 @@ def _listed(lister: str, kind: str, text: str) -> str:
 
 
 def _below(reference: Reference, text: str) -> str:
-    """What a reference says below its blob, as in `@3`."""
+    """What a reference says below its blob, as in `@3`, or a queue's below its organization."""
+    if reference.queue:
+        return f"/{reference.queue}"
     below = reference.version or text.partition("@")[2]
     return f"@{below}" if below else ""
 
@@ -122,6 +125,8 @@ def _noun(kind: str, reference: Reference) -> str:
         return kind.replace("_", " ")
     if reference.blob:
         return "blob"
+    if reference.queue:
+        return "queue"
     if reference.organization:
         return "organization"
     return "user" if reference.user else kind.replace("_", " ")

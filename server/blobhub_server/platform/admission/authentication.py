@@ -130,7 +130,12 @@ def key_caller(key: ApiKey, user: User | None) -> Caller:
     if user is not None:
         return user_caller(user, key.role, key.id, key.expire_time)
     return Caller(
-        key_id=key.id, organization_id=key.organization_id, blob_id=key.blob_id, role=key.role, expire_time=key.expire_time
+        key_id=key.id,
+        organization_id=key.organization_id,
+        blob_id=key.blob_id,
+        role=key.role,
+        expire_time=key.expire_time,
+        queues=frozenset(key.queues),
     )
 
 

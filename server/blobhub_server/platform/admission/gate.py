@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from google.protobuf.message import Message
@@ -164,9 +164,11 @@ class Admission:
         role = await gate.roles.held_role(call.caller, place)
         if not self._found:
             call.place, call.role = place, role
-        if resolved is None or access.is_hidden(role, public=place.public, seen_by=resolved.seen_by):
+        works = resource.worker and access.works_at(call.caller, place)
+        if resolved is None or (not works and access.is_hidden(role, public=place.public, seen_by=resolved.seen_by)):
             raise await self._refusal(resource)
-        self._require(role, place, resource)
+        if not works:
+            self._require(role, place, resource)
         if isinstance(resolved.resource, BlobHubError):
             raise await gate.absence.in_blob(call.caller, place, resolved.resource, lister=gate.lister(resource.kind))
         return resolved
@@ -220,7 +222,9 @@ class Admission:
         access.require_caller(caller, Permission(rule.permission), public_read=rule.public_read)
         for resource, before in zip(rule.resources, self._found, strict=True):
             now = await gate.roles.current_place(before.place)
-            place = NOWHERE if now is None else now
+            place = NOWHERE if now is None else replace(now, queue=before.place.queue)
+            if resource.worker and access.works_at(caller, place):
+                continue
             role = await gate.roles.held_role(caller, place)
             public = place.public and not before.never_public
             if now is None or access.is_hidden(role, public=public, seen_by=before.seen_by):

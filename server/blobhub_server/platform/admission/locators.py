@@ -7,6 +7,7 @@ from typing import Generic
 
 from blobhub_server.blobtypes.access import NOWHERE, Caller, Place, Resolution, Resource_co, Role
 from blobhub_server.blobtypes.contract import RevisionView
+from blobhub_server.blobtypes.values import QueueView
 from blobhub_server.db.engine import Database, Transaction
 from blobhub_server.errors import AmbiguousReference, NotFound, Renamed
 from blobhub_server.ids import NOTHING, is_uuid
@@ -169,6 +170,20 @@ class Locators:
         if grammar.parse("organization_blob_or_server", "parent", value).organization == grammar.EVERYWHERE:
             return Resolution(place=NOWHERE, resource=None)
         return await self.organization_or_blob(value, caller)
+
+    async def queue(self, value: str, caller: Caller) -> Resolution[object] | None:
+        """A queue of an organization's. Every name is one's: a queue is there once it is named."""
+        reference = grammar.parse("queue", "queue", value)
+        async with self._db.read() as tx:
+            by_id = is_uuid(reference.organization)
+            found = await organization_store.find(
+                tx, id_=reference.organization if by_id else "", alias="" if by_id else reference.organization
+            )
+        if found is None:
+            return None
+        named = QueueView(organization_id=found.id, name=reference.queue)
+        place = Place(organization_id=found.id, queue=named.name)
+        return Resolution(place=place, resource=named, never_public=True)
 
     async def api_key(self, value: str, caller: Caller) -> Resolution[object] | None:
         """A key, by its id."""

@@ -60,6 +60,11 @@ def held_role(caller: Caller, place: Place, membership: Role) -> Role:
     return Role.NONE
 
 
+def works_at(caller: Caller, place: Place) -> bool:
+    """Whether a place is a queue that the caller's key makes it a worker of."""
+    return caller.organization_id == place.organization_id and place.queue in caller.queues
+
+
 def require_role(role: Role, place: Place, permission: Permission, *, public_read: bool, name: str = "this") -> None:
     """Raise PermissionDenied unless the role suffices, or the place is public and the method allows public reading.
 
@@ -106,6 +111,16 @@ def require_key_role(place: Place, role: Role) -> None:
     """Raise InvalidValue for `admin` on an organization or a blob: only a user can be that."""
     if role is Role.ADMIN and place.user_id is None:
         raise InvalidValue("role", "a key of an organization or a blob is for `read` or `write`")
+
+
+def require_worker_queues(place: Place, queues: Collection[str], *, worker: bool) -> None:
+    """Raise InvalidValue for a worker's key of what is no organization, or without queues, and for queues of another key."""
+    if worker and (place.user_id is not None or place.blob_id is not None):
+        raise InvalidValue("role", "a key with the role `worker` is one of an organization, whose the queues are")
+    if worker and not queues:
+        raise InvalidValue("queue_names", "a key with the role `worker` needs at least one queue")
+    if queues and not worker:
+        raise InvalidValue("queue_names", "only a key with the role `worker` is for queues")
 
 
 def require_lifetime(caller: Caller, expire_time: datetime | None) -> None:

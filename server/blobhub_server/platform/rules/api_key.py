@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -28,7 +28,10 @@ _KEY_PATTERN = re.compile(r"(bhk_[0-9A-Za-z]*_)\w+")
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key's record. Exactly one of `user_id` and `organization_id` is set; `blob_id` confines a scoped key to one blob."""
+    """A key's record. Exactly one of `user_id` and `organization_id` is set; `blob_id` confines a scoped key to one blob.
+
+    A worker's key has the names of its `queues`, and no role; no other key has any.
+    """
 
     id: str
     public_id: str
@@ -43,6 +46,7 @@ class ApiKey:
     revoke_time: datetime | None
     last_used_time: datetime | None
     etag: str
+    queues: Sequence[str]
 
     def valid(self, now: datetime) -> bool:
         """True while the key is neither revoked nor expired."""
@@ -67,6 +71,7 @@ def new_key(
     now: datetime,
     expire_time: datetime | None,
     etag: str,
+    queues: Sequence[str] = (),
 ) -> ApiKey:
     """The record of a key that was just made."""
     parsed = parse(secret)
@@ -85,6 +90,7 @@ def new_key(
         revoke_time=None,
         last_used_time=None,
         etag=etag,
+        queues=queues,
     )
 
 
@@ -101,6 +107,7 @@ def successor(key: ApiKey, secret: str, *, id: str, now: datetime, etag: str) ->
         now=now,
         expire_time=key.expire_time,
         etag=etag,
+        queues=key.queues,
     )
 
 

@@ -5,6 +5,7 @@
     revision     = blob [ "@" version ] | id
     version      = "default" | "draft" | "latest" | number | id
     user         = "@me" | "@" name | id
+    queue        = organization "/" name
 
     organization_or_blob         = organization | blob
     blob_or_revision             = blob | revision
@@ -31,13 +32,17 @@ ME = "me"
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A parsed reference: the parts that were given. A lone id stands in `id`, a user's name in `user`."""
+    """A parsed reference: the parts that were given. A lone id stands in `id`, a user's name in `user`.
+
+    A `queue` is named in its organization, with the form of an alias; it has no id.
+    """
 
     organization: str = ""
     blob: str = ""
     version: str = ""
     id: str = ""
     user: str = ""
+    queue: str = ""
 
 
 def parse(kind: str, field: str, text: str) -> Reference:
@@ -85,6 +90,11 @@ def _revision(text: str) -> Reference | None:
     return Reference(organization=found.organization, blob=found.blob, version=version, id=found.id)
 
 
+def _queue(text: str) -> Reference | None:
+    found = _blob(text)
+    return Reference(organization=found.organization, queue=found.blob) if found is not None and found.blob else None
+
+
 def _organization_or_blob(text: str) -> Reference | None:
     return _organization(text) or _blob(text)
 
@@ -115,6 +125,7 @@ _PARSERS = {
     "blob_or_revision": _blob_or_revision,
     "version": lambda text: Reference(version=version) if (version := read_version(text)) else None,
     "user": _user,
+    "queue": _queue,
     "organization_blob_or_user": _organization_blob_or_user,
     "organization_blob_or_server": _organization_blob_or_server,
 }
@@ -130,6 +141,7 @@ _EXPECTED = {
     "blob_or_revision": "`acme/pipeline`, `acme/pipeline@3` or an id",
     "version": "`default`, `draft`, `latest`, a snapshot number, or a revision's id",
     "user": "`@me`, `@name` or an id",
+    "queue": "`acme/resize`, or with the organization's id before the slash",
     "organization_blob_or_user": "`acme`, `acme/pipeline`, `@me`, `@name` or an id",
     "organization_blob_or_server": "`acme`, `acme/pipeline`, an id, or `-` for the whole server",
 }

@@ -36,13 +36,14 @@ def to_proto(key: ApiKey) -> pb.ApiKey:
         organization_id=key.organization_id or "",
         blob_id=key.blob_id or "",
         user_id=key.user_id or "",
-        role=access_pb2.Role.ValueType(int(key.role)),
+        role=access_pb2.ROLE_WORKER if key.queues else access_pb2.Role.ValueType(int(key.role)),
         description=key.description,
         create_time=to_timestamp(key.create_time),
         expire_time=to_timestamp(key.expire_time) if key.expire_time else None,
         revoke_time=to_timestamp(key.revoke_time) if key.revoke_time else None,
         last_used_time=to_timestamp(key.last_used_time) if key.last_used_time else None,
         etag=key.etag,
+        queue_names=key.queues,
     )
 
 
@@ -57,9 +58,11 @@ class ApiKeyService:
         self, request: pb.CreateApiKeyRequest, call: Call[Organization | Blob | User]
     ) -> pb.CreateApiKeyResponse:
         # The remembered answer leaves out the key: a key is shown once.
-        place, role = call.place, Role(request.role)
+        place, worker, queues = call.place, request.role == access_pb2.ROLE_WORKER, sorted({*request.queue_names})
+        role = Role.NONE if worker else Role(request.role)
         expire_time = self._expire_time(request, call.caller)
         access.require_key_role(place, role)
+        access.require_worker_queues(place, queues, worker=worker)
         access.require_lifetime(call.caller, expire_time)
         secret = rules.make_secret(self._entropy)
 
@@ -77,6 +80,7 @@ class ApiKeyService:
                 now=now,
                 expire_time=expire_time,
                 etag=self._host.ids(),
+                queues=queues,
             )
             await store.insert(tx, record)
             await self._require_room(tx, record, now)

@@ -58,7 +58,7 @@ class CallerService:
                 return [
                     to_role(place, reference, access.held_role(who, place, role)) for place, reference, role in memberships
                 ]
-            if who.organization_id is None:
+            if who.organization_id is None or who.role is Role.NONE:
                 return []
             place = Place(organization_id=who.organization_id, blob_id=who.blob_id)
             return [to_role(place, await store.reference(tx, place), who.role)]
@@ -81,7 +81,8 @@ def to_proto(who: Caller) -> pb.Caller:
         user_name=who.user_name,
         api_key_id=who.key_id or "",
         parent_id=who.blob_id or who.organization_id or "",
-        role=access_pb2.Role.ValueType(int(who.role)),
+        role=access_pb2.ROLE_WORKER if who.queues else access_pb2.Role.ValueType(int(who.role)),
+        queue_names=sorted(who.queues),
         anonymous=who.anonymous,
         administrator=who.administrator,
         expire_time=to_timestamp(who.expire_time) if who.expire_time else None,

@@ -15,7 +15,7 @@ from blobhub_server.db.parts import delete_some
 from blobhub_server.db.prepared import Prepared
 from blobhub_server.db.presence import place_is_there
 from blobhub_server.db.records import Mapper
-from blobhub_server.db.schema import Choice, Id, Time, metadata
+from blobhub_server.db.schema import Choice, Id, Json, Time, metadata
 from blobhub_server.platform.rules.api_key import ApiKey
 
 _OF_NO_BLOB = sa.text("blob_id IS NULL")
@@ -36,6 +36,7 @@ api_keys = sa.Table(
     sa.Column("revoke_time", Time()),
     sa.Column("last_used_time", Time()),
     sa.Column("etag", Id(), nullable=False),
+    sa.Column("queues", Json(), nullable=False, server_default="[]"),
     sa.Index("ix_api_keys_user_id_id", "user_id", "id"),
     sa.Index("ix_api_keys_organization_id", "organization_id"),
     sa.Index("ix_api_keys_organization", "organization_id", "id", sqlite_where=_OF_NO_BLOB, postgresql_where=_OF_NO_BLOB),

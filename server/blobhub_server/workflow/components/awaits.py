@@ -23,6 +23,8 @@ class AwaitKind(StrEnum):
     """A signal. `details`: its `name` and `key`, both texts. One that came before is taken at once."""
     SCOPE = "scope"
     """What is inside of the scope that the step is of; until its time, the attempt may go on."""
+    TASK = "task"
+    """That a worker ends a task. `details`: the name of its `queue`. Where its time comes first, the step fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +93,8 @@ RECEIVED = "received"
 def signal(name: str, key: str, timeout: float | None = None) -> Await:
     """Wait for a signal and go on with `received`; after `timeout` seconds without it go on with `timeout`."""
     return Await(kind=AwaitKind.SIGNAL, seconds=timeout, expiry="timeout", details={"name": name, "key": key})
+
+
+def task(queue: str, timeout: float | None = None) -> Await:
+    """Wait for a worker to end a task on a queue; after `timeout` seconds without that fail."""
+    return Await(kind=AwaitKind.TASK, seconds=timeout, expiry="", details={"queue": queue})

@@ -1,8 +1,9 @@
 """The contract of a component type, on one page.
 
-A component type is a class in the entry-point group `blobhub.components`, named after the type. There are two kinds:
+A component type is a class in the entry-point group `blobhub.components`, named after the type. There are three kinds:
 
 * `PURE`: `run` is a function of its inputs, evaluated in place; nothing outside changes, so it needs no commit.
+* `TASK`: evaluated in place as well, to an await of a worker's task, and again for each further attempt.
 * `EFFECT`: `run` is awaited after the commit that says it was entered. When the server goes down meanwhile, it is run
   again with the same idempotency key and a higher attempt.
 
@@ -55,6 +56,12 @@ class ComponentKind(Enum):
     """`data.value`: takes no control."""
     SCOPE = "scope"
     """Contains other components, which the interpreter runs (`components/scopes.py`)."""
+    TASK = "task"
+    """Evaluated in place, to an await of what is done elsewhere; failed attempts are tried again, as the policy says."""
+
+
+TRIED_AGAIN = frozenset({ComponentKind.EFFECT, ComponentKind.TASK})
+"""The kinds whose failed attempts are tried again as the component's policy says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +358,12 @@ class ExpressionComponent(PureComponent):
     @abstractmethod
     def run_in(self, inputs: Inputs, context: ExpressionContext | None) -> Outcome | Await:
         """The outcome, or what is waited for; with all of the fuel where there is no context. Raises ComponentError."""
+
+
+class TaskComponent(PureComponent):
+    """Says in place what others are to do, and waits for that."""
+
+    kind = ComponentKind.TASK
 
 
 class EffectComponent(Component):

@@ -132,6 +132,8 @@ class Graph:
     input_reads: frozenset[str]
     """The aliases of inputs that expressions read as they were given."""
     has_first_joins: bool
+    has_tasks: bool
+    """Whether any component waits for workers."""
 
     @classmethod
     def compile(cls, definition: Definition, registry: ComponentRegistry) -> Graph:
@@ -171,6 +173,7 @@ class _Compiler:
             session_reads=frozenset(alias for node in nodes.values() for alias in node.session_needs),
             input_reads=frozenset(r.key for node in nodes.values() for r in node.all_references if r.root == INPUT),
             has_first_joins=bool(self._late_marks),
+            has_tasks=any(node.kind is ComponentKind.TASK for node in nodes.values()),
         )
 
     def _node(self, component: Component) -> Node:

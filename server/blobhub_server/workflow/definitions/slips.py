@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from blobhub_server.workflow.code.missing import missing_uses
-from blobhub_server.workflow.components.contract import QUIET_ROUTES, ComponentKind
+from blobhub_server.workflow.components.contract import QUIET_ROUTES, TRIED_AGAIN, ComponentKind
 from blobhub_server.workflow.components.contract import Component as ComponentType
 from blobhub_server.workflow.components.data import persistence_of
 from blobhub_server.workflow.definitions.document import (
@@ -62,7 +62,7 @@ def _of_component(component: Component, type_: ComponentType, path: str) -> Iter
     if component.category and component.category != type_.category:
         message = f"is not the group of {component.type}, which is `{type_.category}`"
         yield _warning(P.CATEGORY_MISMATCH, component.id, f"{path}.category", message)
-    if component.policy != NO_POLICY and type_.kind not in (ComponentKind.EFFECT, ComponentKind.SCOPE):
+    if component.policy != NO_POLICY and type_.kind not in TRIED_AGAIN | {ComponentKind.SCOPE}:
         message = f"has no effect: {component.type} is evaluated in place, once, and does not wait for anything outside"
         yield _warning(P.POLICY_WITHOUT_EFFECT, component.id, f"{path}.policy", message)
     elif component.policy != NO_POLICY:

@@ -22,18 +22,21 @@ from blobhub_server.workflow.interpreter.records import (
     StepOutput,
     Stopped,
     StopRequested,
+    TaskEnded,
     TimedOut,
     Wait,
 )
 from blobhub_server.workflow.interpreter.session_values import MAX_STEP_BYTES, Unread, are_unread, beyond_reading, reread
 from blobhub_server.workflow.interpreter.signal_waits import WaitChanges
 from blobhub_server.workflow.interpreter.state import TERMINAL, ExecutionState
+from blobhub_server.workflow.interpreter.tasks import NO_TASKS, TaskTurn, task_turn
 from blobhub_server.workflow.interpreter.turn import Turn
 
 __all__ = [
     "BUDGET",
     "ENDINGS",
     "MAX_STEP_BYTES",
+    "NO_TASKS",
     "RECORD_TYPES",
     "TERMINAL",
     "Cancel",
@@ -53,6 +56,8 @@ __all__ = [
     "StepOutput",
     "StopRequested",
     "Stopped",
+    "TaskEnded",
+    "TaskTurn",
     "TimedOut",
     "Turn",
     "Unread",
@@ -64,5 +69,6 @@ __all__ = [
     "beyond_reading",
     "needs",
     "reread",
+    "task_turn",
     "todo",
 ]

@@ -24,7 +24,8 @@ def todo(graph: Graph, state: ExecutionState, now: float, steps: Iterable[int] |
     for number in sorted(state.open if steps is None else state.open.keys() & steps):
         step = state.open[number]
         node = graph.components[step.component_id]
-        if step.awaits is not None and (step.waits(now) or node.kind is ComponentKind.SCOPE):
+        # What is evaluated in place has its next attempt in a turn, which its timer brings about, also when it is due.
+        if step.awaits is not None and (step.waits(now) or node.kind in (ComponentKind.SCOPE, ComponentKind.TASK)):
             commands.append(Wait(step=number, attempt=step.attempt, awaits=step.awaits, until=step.until))
         elif node.kind is ComponentKind.EFFECT:
             commands.append(

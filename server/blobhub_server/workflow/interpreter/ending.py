@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from blobhub_server.workflow.components.contract import ComponentError, ComponentKind, Outcome
+from blobhub_server.workflow.components.contract import TRIED_AGAIN, ComponentError, Outcome
 from blobhub_server.workflow.definitions.graph import END
 from blobhub_server.workflow.interpreter.activation import ROOT
 from blobhub_server.workflow.interpreter.failure import FAILED_BY_ROUTE, failure, failure_of, is_lost, leads_nowhere
@@ -60,8 +60,8 @@ class Ending(TurnMaker):
         """Try a step again, or have it end with an error."""
         about = self._state.open[step]
         told = failure_of(about.component_id, about.attempt, error)
-        effect, after = self._node(step).kind is ComponentKind.EFFECT, error.retry_after
-        if not effect or not self._tries_again(step, told, again=error.retryable, after=after):
+        again = error.retryable and self._node(step).kind in TRIED_AGAIN
+        if not self._tries_again(step, told, again=again, after=error.retry_after):
             self._give_up(step, told, again=error.retryable)
 
     def _tries_again(self, step: int, told: dict[str, Any], *, again: bool, after: float = 0.0) -> bool:

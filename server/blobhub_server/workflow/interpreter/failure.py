@@ -6,6 +6,7 @@ from typing import Any
 
 from blobhub_server.blobtypes import json_text
 from blobhub_server.errors import InvalidValue
+from blobhub_server.workflow.components.awaits import Await
 from blobhub_server.workflow.components.contract import MAX_REASON, ComponentError
 from blobhub_server.workflow.definitions.graph import END, Node
 
@@ -33,6 +34,11 @@ def leads_nowhere(node: Node, route: str) -> ComponentError:
     known = ", ".join(map(repr, node.control)) or "none"
     message = f"it took the route {route!r}, which no connection carries; its connected routes: {known}"
     return ComponentError(message, reason="ROUTE_LEADS_NOWHERE", retryable=False)
+
+
+def not_done(awaits: Await) -> ComponentError:
+    """The error of a step whose task no worker has done in time."""
+    return ComponentError(f"no worker has done it within {awaits.seconds:g} s", reason="TIMEOUT")
 
 
 def failure(

@@ -20,6 +20,7 @@ from blobhub_server.workflow.components.contract import (
 )
 from blobhub_server.workflow.definitions.graph import Graph, Node
 from blobhub_server.workflow.interpreter.activation import ROOT
+from blobhub_server.workflow.interpreter.failure import not_done
 from blobhub_server.workflow.interpreter.holdings import MAX_STATE_BYTES
 from blobhub_server.workflow.interpreter.needs import needs_of_end, waiting_steps
 from blobhub_server.workflow.interpreter.port_values import run_in_context
@@ -35,6 +36,7 @@ from blobhub_server.workflow.interpreter.records import (
     StepOutput,
     Stopped,
     StopRequested,
+    TaskEnded,
     TimedOut,
 )
 from blobhub_server.workflow.interpreter.rounds import Rounds
@@ -97,9 +99,9 @@ class _Taking(Rounds):
         match happening:
             case Started(input_data) if state.phase == "pending":
                 self._emit("flow.entered", private={"input_data": dict(input_data)})
-            case Completion(step, attempt) if self._current(step, attempt):
+            case Completion(step, attempt) | TaskEnded(step, attempt) if self._current(step, attempt):
                 self._turn.touched.add(step)
-                self._take_completion(happening)
+                self._take_completion(happening if isinstance(happening, Completion) else happening.completion)
             case StepOutput(step, value, printed) if self._current(step):
                 self._emit("processor.output", step, {"printed": printed} if printed else {"value": value})
             case Signalled() if state.phase == "running":
@@ -189,7 +191,7 @@ class _Taking(Rounds):
                 raise ComponentError(f"the input {name!r} has no value", reason="MISSING_INPUT", retryable=False)
         if node.kind is ComponentKind.SCOPE:
             self._begin_attempt(step)
-        elif node.kind is ComponentKind.PURE:
+        elif node.kind is ComponentKind.PURE or node.kind is ComponentKind.TASK:
             # To ask an abstract class what its instances are takes longer than to run most of them.
             component: PureComponent = node.implementation  # type: ignore[assignment]
             try:
@@ -243,8 +245,12 @@ class _Taking(Rounds):
                 self._fail(step, result)
             case None if step in self._state.scopes:
                 self._wake_scope(step)
+            case None if awaits is not None and awaits.kind is AwaitKind.TASK:
+                self._fail(step, not_done(awaits))
             case None if awaits is not None and awaits.kind is not AwaitKind.ATTEMPT:
                 self._complete(step, Outcome(route=awaits.expiry), elapsed)
+            case None if self._node(step).kind is ComponentKind.TASK:
+                self._evaluate(self._node(step), step, self._state.open[step].session)
 
     def _take_signal(self, signal: Signalled) -> None:
         """End the first step that waits for a signal. While none does, the signal is kept."""

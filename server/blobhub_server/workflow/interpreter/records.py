@@ -99,6 +99,20 @@ class Signalled:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskEnded:
+    """A worker has ended the task of an attempt at a step."""
+
+    step: int
+    attempt: int
+    result: Outcome | ComponentError
+
+    @property
+    def completion(self) -> Completion:
+        """What it is to the step."""
+        return Completion(step=self.step, attempt=self.attempt, result=self.result)
+
+
+@dataclass(frozen=True, slots=True)
 class Interrupted:
     """The server went down while a step was run; the step is to be run again."""
 
@@ -129,7 +143,17 @@ class Failed:
 
 
 Happening = (
-    Started | Continue | Completion | StepOutput | Signalled | Interrupted | StopRequested | Stopped | TimedOut | Failed
+    Started
+    | Continue
+    | Completion
+    | StepOutput
+    | Signalled
+    | TaskEnded
+    | Interrupted
+    | StopRequested
+    | Stopped
+    | TimedOut
+    | Failed
 )
 
 

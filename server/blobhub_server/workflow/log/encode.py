@@ -113,6 +113,8 @@ def _processor_waiting(event: pb.Event, public: Mapping[str, Any], execution: Ex
     if public["await"]["kind"] == AwaitKind.SIGNAL:
         waiting.signal.name = details["name"]
         waiting.signal.key = details["key"]
+    elif public["await"]["kind"] == AwaitKind.TASK:
+        waiting.queue = details["queue"]
 
 
 def _scope_entered(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 DEFINITIONS = "workflow.definitions_per_revision"
 EXECUTIONS = "workflow.executions_per_session"
 LOG_BYTES = "workflow.log_bytes"
+OPEN_TASKS = "workflow.open_tasks"
 SIGNAL_BYTES = "workflow.signal_bytes_per_blob"
 SIGNALS = "workflow.signals_per_blob"
 SESSIONS = "workflow.sessions_per_blob"

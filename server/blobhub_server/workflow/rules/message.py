@@ -22,6 +22,8 @@ class MessageKind(StrEnum):
     SIGNAL = "signal"
     """That a step goes on which waits for a signal. `body`: the signal's `name` and `key`, its `value`, any JSON, and the
     `size` of all that as JSON."""
+    TASK = "task"
+    """That a step goes on whose task has ended. `body` is as `rules/task.py` says."""
 
 
 @dataclass(frozen=True, slots=True)

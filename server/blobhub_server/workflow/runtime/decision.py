@@ -15,19 +15,23 @@ from blobhub_server.blobtypes import json_text
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.interpreter import (
     BUDGET,
+    NO_TASKS,
     Command,
     ExecutionState,
     Happening,
     Record,
     Signalled,
     StopRequested,
+    TaskTurn,
     WaitChanges,
     advance,
+    task_turn,
     todo,
 )
 from blobhub_server.workflow.interpreter import needs as needs_of_turn
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.message import Message, MessageKind
+from blobhub_server.workflow.rules.task import task_ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class Decision:
     again. `objects` says which session objects are written, by alias. `reads` names the session objects that it rests on:
     where one of them is another by the time that this is made durable, it is thrown away. `spent` is what of the budget it
     took, `logged` how many bytes the records add to the log. `waits` says which steps begin and end to wait for signals.
+    `tasks` says what becomes of tasks of workers.
     """
 
     progress: Progress
@@ -62,6 +67,7 @@ class Decision:
     spent: int
     logged: int
     waits: WaitChanges
+    tasks: TaskTurn = NO_TASKS
 
 
 def happen(
@@ -107,6 +113,7 @@ def happen(
         spent=turn.spent,
         logged=state.logged - progress.state.logged,
         waits=WaitChanges.between(progress.state, state, turn.touched),
+        tasks=task_turn(graph, progress.state, state, turn.touched),
     )
 
 
@@ -144,3 +151,5 @@ def _happening(message: Message) -> Happening:
         case MessageKind.SIGNAL:
             body = message.body
             return Signalled(name=body["name"], key=body["key"], value=body["value"], size_bytes=body["size"])
+        case MessageKind.TASK:
+            return task_ended(message.body)

@@ -24,6 +24,7 @@ from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import message as message_store
 from blobhub_server.workflow.store import session as session_store
 from blobhub_server.workflow.store import wait as wait_store
+from blobhub_server.workflow.tasks.queueing import cancel_tasks
 
 
 class Inbox:
@@ -41,6 +42,7 @@ class Inbox:
         stopping = await execution_store.stop(tx, execution_id)
         if stopping is not None:
             await self._send(tx, [stopping], MessageKind.STOP)
+            await cancel_tasks(self._host.bell, tx, [execution_id])
             return stopping
         execution = await execution_store.get(tx, execution_id)
         if execution is None:
@@ -99,6 +101,7 @@ class Inbox:
             await self._events.append_closing(tx, session_id)
             while stopping := await execution_store.stop_some(tx, session_id):
                 await self._send(tx, stopping, MessageKind.STOP)
+                await cancel_tasks(self._host.bell, tx, [execution.id for execution in stopping])
                 await asyncio.sleep(0)  # however many run, others have their turn
         if session.state != CLOSED and not await execution_store.find_busy(tx, {session_id}):
             await session_store.set_state(tx, [session_id], CLOSED, self._host.clock())

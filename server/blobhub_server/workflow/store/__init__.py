@@ -11,6 +11,7 @@ from blobhub_server.workflow.store import (
     session,
     session_object,
     signal,
+    task,
     wait,
 )
 
@@ -25,6 +26,7 @@ TABLES = (
     event.events,
     session_object.session_objects,
     log_size.log_sizes,
+    task.tasks,
 )
 
 MIGRATIONS = Path(__file__).resolve().parent / "migrations"
@@ -40,5 +42,6 @@ __all__ = [
     "session",
     "session_object",
     "signal",
+    "task",
     "wait",
 ]

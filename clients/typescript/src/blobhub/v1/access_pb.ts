@@ -1,6 +1,7 @@
 // How access is declared: every RPC of every service carries the `access` option, the server refuses to start with a
 // method that lacks it, and the authorization tests are generated from it. A method that changes nothing says
-// `idempotency_level = NO_SIDE_EFFECTS`; every other method takes a `request_id` and leaves an entry in the audit log.
+// `idempotency_level = NO_SIDE_EFFECTS`; every other method takes a `request_id` and leaves an entry in the audit log, but
+// for the traffic of workers (`task_traffic`).
 //
 // A `request_id` is remembered for good, with the answer that it got: it never runs out, and outlives what the call was
 // about. It is remembered for one caller (the user, or the key of an organization or blob) and one method, and compared
@@ -19,7 +20,7 @@ import { enumDesc, fileDesc } from "@bufbuild/protobuf/codegenv2";
  * Describes the file blobhub/v1/access.proto.
  */
 export const file_blobhub_v1_access: GenFile = /*@__PURE__*/
-  fileDesc("ChdibG9iaHViL3YxL2FjY2Vzcy5wcm90bxIKYmxvYmh1Yi52MSpLCgRSb2xlEhQKEFJPTEVfVU5TUEVDSUZJRUQQABINCglST0xFX1JFQUQQARIOCgpST0xFX1dSSVRFEAISDgoKUk9MRV9BRE1JThADYgZwcm90bzM");
+  fileDesc("ChdibG9iaHViL3YxL2FjY2Vzcy5wcm90bxIKYmxvYmh1Yi52MSpcCgRSb2xlEhQKEFJPTEVfVU5TUEVDSUZJRUQQABINCglST0xFX1JFQUQQARIOCgpST0xFX1dSSVRFEAISDgoKUk9MRV9BRE1JThADEg8KC1JPTEVfV09SS0VSEARiBnByb3RvMw");
 
 /**
  * A role on an organization or a blob.
@@ -54,6 +55,14 @@ export enum Role {
    * @generated from enum value: ROLE_ADMIN = 3;
    */
   ADMIN = 3,
+
+  /**
+   * Of keys alone, and outside the order of the others: may lease and end the tasks of the queues that the key names, see
+   * these queues and what it was leased, and nothing else.
+   *
+   * @generated from enum value: ROLE_WORKER = 4;
+   */
+  WORKER = 4,
 }
 
 /**

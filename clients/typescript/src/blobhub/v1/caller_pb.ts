@@ -16,7 +16,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file blobhub/v1/caller.proto.
  */
 export const file_blobhub_v1_caller: GenFile = /*@__PURE__*/
-  fileDesc("ChdibG9iaHViL3YxL2NhbGxlci5wcm90bxIKYmxvYmh1Yi52MSLOAQoGQ2FsbGVyEg8KB3VzZXJfaWQYASABKAkSEgoKYXBpX2tleV9pZBgCIAEoCRIRCglwYXJlbnRfaWQYAyABKAkSHgoEcm9sZRgEIAEoDjIQLmJsb2JodWIudjEuUm9sZRIRCglhbm9ueW1vdXMYBSABKAgSFQoNYWRtaW5pc3RyYXRvchgGIAEoCBIRCgl1c2VyX25hbWUYByABKAkSLwoLZXhwaXJlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wImwKDUVmZmVjdGl2ZVJvbGUSFwoPb3JnYW5pemF0aW9uX2lkGAEgASgJEg8KB2Jsb2JfaWQYAiABKAkSEQoJcmVmZXJlbmNlGAMgASgJEh4KBHJvbGUYBCABKA4yEC5ibG9iaHViLnYxLlJvbGUiIgoQR2V0Q2FsbGVyUmVxdWVzdBIOCgZwYXJlbnQYASABKAkiYQoRR2V0Q2FsbGVyUmVzcG9uc2USIgoGY2FsbGVyGAEgASgLMhIuYmxvYmh1Yi52MS5DYWxsZXISKAoFcm9sZXMYAiADKAsyGS5ibG9iaHViLnYxLkVmZmVjdGl2ZVJvbGUyXgoNQ2FsbGVyU2VydmljZRJNCglHZXRDYWxsZXISHC5ibG9iaHViLnYxLkdldENhbGxlclJlcXVlc3QaHS5ibG9iaHViLnYxLkdldENhbGxlclJlc3BvbnNlIgOQAgFiBnByb3RvMw", [file_blobhub_v1_access, file_google_protobuf_timestamp]);
+  fileDesc("ChdibG9iaHViL3YxL2NhbGxlci5wcm90bxIKYmxvYmh1Yi52MSLjAQoGQ2FsbGVyEg8KB3VzZXJfaWQYASABKAkSEgoKYXBpX2tleV9pZBgCIAEoCRIRCglwYXJlbnRfaWQYAyABKAkSHgoEcm9sZRgEIAEoDjIQLmJsb2JodWIudjEuUm9sZRIRCglhbm9ueW1vdXMYBSABKAgSFQoNYWRtaW5pc3RyYXRvchgGIAEoCBIRCgl1c2VyX25hbWUYByABKAkSLwoLZXhwaXJlX3RpbWUYCCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhMKC3F1ZXVlX25hbWVzGAkgAygJImwKDUVmZmVjdGl2ZVJvbGUSFwoPb3JnYW5pemF0aW9uX2lkGAEgASgJEg8KB2Jsb2JfaWQYAiABKAkSEQoJcmVmZXJlbmNlGAMgASgJEh4KBHJvbGUYBCABKA4yEC5ibG9iaHViLnYxLlJvbGUiIgoQR2V0Q2FsbGVyUmVxdWVzdBIOCgZwYXJlbnQYASABKAkiYQoRR2V0Q2FsbGVyUmVzcG9uc2USIgoGY2FsbGVyGAEgASgLMhIuYmxvYmh1Yi52MS5DYWxsZXISKAoFcm9sZXMYAiADKAsyGS5ibG9iaHViLnYxLkVmZmVjdGl2ZVJvbGUyXgoNQ2FsbGVyU2VydmljZRJNCglHZXRDYWxsZXISHC5ibG9iaHViLnYxLkdldENhbGxlclJlcXVlc3QaHS5ibG9iaHViLnYxLkdldENhbGxlclJlc3BvbnNlIgOQAgFiBnByb3RvMw", [file_blobhub_v1_access, file_google_protobuf_timestamp]);
 
 /**
  * Who makes a call.
@@ -80,6 +80,13 @@ export type Caller = Message<"blobhub.v1.Caller"> & {
    * @generated from field: google.protobuf.Timestamp expire_time = 8;
    */
   expireTime?: Timestamp | undefined;
+
+  /**
+   * The names of the queues that a key with the role `worker` is for, in the organization `parent_id`.
+   *
+   * @generated from field: repeated string queue_names = 9;
+   */
+  queueNames: string[];
 };
 
 /**

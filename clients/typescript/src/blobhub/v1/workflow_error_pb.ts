@@ -12,7 +12,7 @@ import { enumDesc, fileDesc } from "@bufbuild/protobuf/codegenv2";
  * Describes the file blobhub/v1/workflow_error.proto.
  */
 export const file_blobhub_v1_workflow_error: GenFile = /*@__PURE__*/
-  fileDesc("Ch9ibG9iaHViL3YxL3dvcmtmbG93X2Vycm9yLnByb3RvEgpibG9iaHViLnYxKpwCChNXb3JrZmxvd0Vycm9yUmVhc29uEiUKIVdPUktGTE9XX0VSUk9SX1JFQVNPTl9VTlNQRUNJRklFRBAAEiwKKFdPUktGTE9XX0VSUk9SX1JFQVNPTl9JTlZBTElEX0RFRklOSVRJT04QARIxCi1XT1JLRkxPV19FUlJPUl9SRUFTT05fREVGSU5JVElPTl9OT1RfUlVOTkFCTEUQAhIqCiZXT1JLRkxPV19FUlJPUl9SRUFTT05fU0VTU0lPTl9OT1RfT1BFThADEikKJVdPUktGTE9XX0VSUk9SX1JFQVNPTl9FWEVDVVRJT05fRU5ERUQQBBImCiJXT1JLRkxPV19FUlJPUl9SRUFTT05fQ0FVU0VfUkVVU0VEEAViBnByb3RvMw");
+  fileDesc("Ch9ibG9iaHViL3YxL3dvcmtmbG93X2Vycm9yLnByb3RvEgpibG9iaHViLnYxKsICChNXb3JrZmxvd0Vycm9yUmVhc29uEiUKIVdPUktGTE9XX0VSUk9SX1JFQVNPTl9VTlNQRUNJRklFRBAAEiwKKFdPUktGTE9XX0VSUk9SX1JFQVNPTl9JTlZBTElEX0RFRklOSVRJT04QARIxCi1XT1JLRkxPV19FUlJPUl9SRUFTT05fREVGSU5JVElPTl9OT1RfUlVOTkFCTEUQAhIqCiZXT1JLRkxPV19FUlJPUl9SRUFTT05fU0VTU0lPTl9OT1RfT1BFThADEikKJVdPUktGTE9XX0VSUk9SX1JFQVNPTl9FWEVDVVRJT05fRU5ERUQQBBImCiJXT1JLRkxPV19FUlJPUl9SRUFTT05fQ0FVU0VfUkVVU0VEEAUSJAogV09SS0ZMT1dfRVJST1JfUkVBU09OX0xFQVNFX0xPU1QQBmIGcHJvdG8z");
 
 /**
  * One value per cause. The comment of each says the status code, the cause, the metadata of the ErrorInfo, and the
@@ -65,6 +65,14 @@ export enum WorkflowErrorReason {
    * @generated from enum value: WORKFLOW_ERROR_REASON_CAUSE_REUSED = 5;
    */
   CAUSE_REUSED = 5,
+
+  /**
+   * FAILED_PRECONDITION. The lease does not hold any more: it ran out and the task was given to another worker, or the task
+   * has ended. What was done under it does not count. Metadata: `state`, the task's, such as `leased` or `cancelled`.
+   *
+   * @generated from enum value: WORKFLOW_ERROR_REASON_LEASE_LOST = 6;
+   */
+  LEASE_LOST = 6,
 }
 
 /**

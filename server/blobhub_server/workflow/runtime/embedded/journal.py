@@ -34,6 +34,7 @@ from blobhub_server.workflow.rules.session import (
     require_room,
 )
 from blobhub_server.workflow.rules.session_object import SessionObject
+from blobhub_server.workflow.rules.task import queue_topic
 from blobhub_server.workflow.runtime.embedded.current import bring_up_to_date
 from blobhub_server.workflow.runtime.embedded.failure_log import FailureLog
 from blobhub_server.workflow.runtime.embedded.object_reader import ObjectReader
@@ -46,6 +47,7 @@ from blobhub_server.workflow.store import session as session_store
 from blobhub_server.workflow.store import session_object as object_store
 from blobhub_server.workflow.store.event import LoggedEvent
 from blobhub_server.workflow.store.execution import LockedExecution
+from blobhub_server.workflow.tasks.queueing import Queueing
 
 
 class OwnershipLost(Exception):
@@ -83,6 +85,7 @@ class Journal:
         self._host = host
         self._log = log
         self._budget = LogBudget(host.limits)
+        self._queueing = Queueing(host)
         self._on_doubt = on_doubt
         self._on_end = on_end
         self._committer: GroupCommitter[Unit, Execution | Refusal] = GroupCommitter(
@@ -196,7 +199,8 @@ class Journal:
             return False
         tx.after_commit(partial(self._after_commit, unit))
         # Its lines are in no tail: the numbers that they got are in the database, where watchers will read them.
-        for topic in (execution.session_id, execution.id):
+        queues = (queue_topic(execution.organization_id, request.queue) for request in unit.tasks.requests)
+        for topic in (execution.session_id, execution.id, *queues):
             tx.after_commit(partial(self._host.bell.ring, topic))
         return True
 
@@ -220,6 +224,8 @@ class Journal:
         objects = {(unit.execution.session_id, alias): unit for unit in units for alias in unit.objects}
         if objects:
             await object_store.put(tx, [self._object(unit, alias) for (_, alias), unit in objects.items()])
+        if tasks := [(unit.execution, unit.tasks) for unit in units if unit.tasks.requests or unit.tasks.over]:
+            await self._queueing.write(tx, tasks)
         settled = [item for unit in units if unit.work for item in await unit.work(tx, unit.execution)]
         # After the rows of executions, as whoever signals them locks, and before the logs' sizes.
         await bring_together(tx, self._host, units)

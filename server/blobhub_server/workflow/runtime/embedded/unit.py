@@ -10,7 +10,7 @@ from typing import Any
 from blobhub_server.errors import LimitExceeded
 from blobhub_server.turnstile import off_loop
 from blobhub_server.workflow.definitions.graph import Graph
-from blobhub_server.workflow.interpreter import Record, WaitChanges
+from blobhub_server.workflow.interpreter import NO_TASKS, Record, TaskTurn, WaitChanges
 from blobhub_server.workflow.log.encode import EncodedRecord, encode_alike, encode_records
 from blobhub_server.workflow.rules import session_object as object_rules
 from blobhub_server.workflow.rules.execution import Execution
@@ -46,7 +46,8 @@ class Unit:
     `reads` holds the etags of the session objects that the turn rests on, None for one that was absent. Where one of them is
     another by now, `decide_again` makes the unit that follows from the values that it is given, by alias, with a budget of
     components to evaluate in place; `needs` says which it has to be given, in groups. `spent` is how much of its budget a
-    unit took, `logged` how many bytes it adds to the log. `encoded` is there once `encode` has been called.
+    unit took, `logged` how many bytes it adds to the log. `tasks` is what
+    becomes of tasks of workers. `encoded` is there once `encode` has been called.
     """
 
     execution: Execution
@@ -63,6 +64,7 @@ class Unit:
     spent: int = 0
     logged: int = 0
     waits: WaitChanges = field(default_factory=WaitChanges)
+    tasks: TaskTurn = NO_TASKS
     work: StartWork | None = None
     encoded: EncodedUnit | None = None
 
@@ -130,5 +132,6 @@ class Unit:
             spent=decision.spent,
             logged=decision.logged,
             waits=decision.waits,
+            tasks=decision.tasks,
             work=work,
         )
