@@ -8,13 +8,17 @@ from typing import Any
 
 from blobhub_server.workflow.components.awaits import AwaitKind
 from blobhub_server.workflow.definitions.graph import Graph
+from blobhub_server.workflow.interpreter.activation import FINALLY, ROOT
 from blobhub_server.workflow.interpreter.state import ExecutionState, Step
 from blobhub_server.workflow.values import unwrap
 
 
 @dataclass(frozen=True, slots=True)
 class TaskRequest:
-    """A task that an attempt at a step waits for, until the unix time `until` (None: without an end)."""
+    """A task that an attempt at a step waits for, until the unix time `until` (None: without an end).
+
+    `in_finally` says that the step is in what a `finally` leads to, which is run also when the execution is stopped.
+    """
 
     step: int
     attempt: int
@@ -22,6 +26,7 @@ class TaskRequest:
     queue: str
     input: Any
     until: float | None
+    in_finally: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,7 @@ def task_turn(graph: Graph, before: ExecutionState, after: ExecutionState, touch
     """What a turn from one state to another does about tasks; `touched` are the steps that something has happened to."""
     if not graph.has_tasks:
         return NO_TASKS
-    steps = sorted(before.open if after.ended else touched)
+    steps = sorted(before.open if after.ended else {*touched, *after.dropped})
     waited, waits = _waiting(before.open, steps), _waiting(after.open, steps)
     requests = [
         TaskRequest(
@@ -49,6 +54,7 @@ def task_turn(graph: Graph, before: ExecutionState, after: ExecutionState, touch
             queue=step.awaits.details["queue"],
             input=unwrap(step.inputs.get("input")),
             until=step.until,
+            in_finally=_is_in_finally(after, step.activation),
         )
         for number, step in waits.items()
         if step.awaits is not None and not _same_attempt(waited.get(number), step)
@@ -65,6 +71,16 @@ def _waiting(steps: Mapping[int, Step], numbers: Sequence[int]) -> dict[int, Ste
         for number, step in found
         if step is not None and step.awaits is not None and step.awaits.kind is AwaitKind.TASK
     }
+
+
+def _is_in_finally(state: ExecutionState, number: int) -> bool:
+    """Whether an activation is that of a `finally`, or within one."""
+    while number != ROOT:
+        activation = state.activations[number]
+        if activation.part == FINALLY:
+            return True
+        number = activation.parent
+    return False
 
 
 def _same_attempt(one: Step | None, other: Step) -> bool:

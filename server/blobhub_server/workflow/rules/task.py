@@ -32,9 +32,9 @@ class TaskState(StrEnum):
 class Task:
     """A task. `step` and `step_attempt` say whose it is in its execution; `attempt` counts how often work on it was begun.
 
-    `input` is JSON text, None once it has ended. It may be leased from `available_time` on, by the database's clock: for a
-    leased one that is when its lease runs out. `lease` is the id of its lease, or of its last one; `span` how long a lease
-    lasts that is not extended.
+    `input` is JSON text, None once it has ended. One that is `in_finally` outlives a stop of its execution. It may be
+    leased from `available_time` on, by the database's clock: for a leased one that is when its lease runs out. `lease` is
+    the id of its lease, or of its last one; `span` how long a lease lasts that is not extended.
     """
 
     id: str
@@ -46,6 +46,7 @@ class Task:
     component_id: str
     queue: str
     input: str | None
+    in_finally: bool
     state: TaskState
     attempt: int
     worker: str

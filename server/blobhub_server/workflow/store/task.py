@@ -34,6 +34,7 @@ tasks = sa.Table(
     sa.Column("component_id", sa.String(256), nullable=False),
     sa.Column("queue", Name(63), nullable=False),
     sa.Column("input", sa.Text),
+    sa.Column("in_finally", sa.Boolean, nullable=False),
     sa.Column("state", Choice(TaskState, sa.String(16)), nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("worker", sa.String(128), nullable=False),
@@ -213,18 +214,18 @@ async def cancel(tx: Transaction, attempts: Sequence[tuple[str, int, int]]) -> l
     )
 
 
-_CANCEL_ALL = Prepared(
+_CANCEL_STOPPED = Prepared(
     tasks.update()
-    .where(is_one_of(tasks.c.execution_id, "executions"), IS_OPEN)
+    .where(is_one_of(tasks.c.execution_id, "executions"), IS_OPEN, ~tasks.c.in_finally)
     .values(_ENDED)
     .returning(tasks.c.organization_id, tasks.c.queue),
     _QUEUES,
 )
 
 
-async def cancel_all(tx: Transaction, execution_ids: Sequence[str]) -> list[tuple[str, str]]:
-    """Cancel all tasks of executions that have not ended; return their queues."""
-    return await tx.all(_CANCEL_ALL, executions=execution_ids, new_state=TaskState.CANCELLED)
+async def cancel_stopped(tx: Transaction, execution_ids: Sequence[str]) -> list[tuple[str, str]]:
+    """Cancel the tasks of executions that are stopped, but for those of a `finally`; return their queues."""
+    return await tx.all(_CANCEL_STOPPED, executions=execution_ids, new_state=TaskState.CANCELLED)
 
 
 _WAIT_US = sa.type_coerce(tasks.c.available_time, sa.BigInteger) - sa.type_coerce(now(), sa.BigInteger)

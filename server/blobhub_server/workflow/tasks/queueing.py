@@ -66,6 +66,7 @@ class Queueing:
             component_id=request.component_id,
             queue=request.queue,
             input=json_text.write(request.input),
+            in_finally=request.in_finally,
             state=TaskState.WAITING,
             attempt=0,
             worker="",
@@ -84,8 +85,11 @@ def _organization(task: Task) -> str:
 
 
 async def cancel_tasks(bell: Doorbell, tx: Transaction, execution_ids: Sequence[str]) -> None:
-    """Cancel all tasks of executions that are being stopped: from this commit on no worker is given one."""
-    await ring_queues(bell, tx, {*await store.cancel_all(tx, execution_ids)})
+    """Cancel the tasks of executions that are being stopped: from this commit on no worker is given one.
+
+    What a `finally` waits for is left: it is run to its end.
+    """
+    await ring_queues(bell, tx, {*await store.cancel_stopped(tx, execution_ids)})
 
 
 async def ring_queues(bell: Doorbell, tx: Transaction, queues: set[tuple[str, str]]) -> None:

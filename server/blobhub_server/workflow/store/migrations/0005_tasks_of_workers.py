@@ -23,6 +23,7 @@ def upgrade() -> None:
             "queue", sa.String(length=63).with_variant(sa.String(length=63, collation="C"), "postgresql"), nullable=False
         ),
         sa.Column("input", sa.Text(), nullable=True),
+        sa.Column("in_finally", sa.Boolean(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("worker", sa.String(length=128), nullable=False),
