@@ -129,6 +129,18 @@ async def listed(api: Api, queue: str = QUEUE, state: str = "UNSPECIFIED") -> li
     return list((await stub(api).ListTasks(request)).tasks)
 
 
+async def watched(watch: grpc.aio.UnaryStreamCall, waiting: int, leased: int) -> task_pb2.Queue:
+    """The first answer of a watch with so many tasks."""
+
+    async def read() -> task_pb2.Queue:
+        async for answer in watch:
+            if (answer.queue.waiting_tasks, answer.queue.leased_tasks) == (waiting, leased):
+                return answer.queue
+        raise EOFError("the stream has ended")
+
+    return await within_deadline(read())
+
+
 async def queue(api: Api, name: str = QUEUE) -> task_pb2.Queue:
     """A queue as it is now."""
     return (await stub(api).GetQueue(task_pb2.GetQueueRequest(queue=name))).queue

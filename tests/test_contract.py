@@ -46,8 +46,8 @@ LIMITED |= {
 """Methods that add to what is counted, which the tests of limits go through."""
 BUSY = {"Infer", "StreamInfer", "CompleteTask", "FailTask"}
 """Methods that wait for something else than the server, or tell it something, which may have no room."""
-ANSWERING = {"DownloadModel", "LeaseTasks", "StreamInfer"}
-"""Methods whose answer is a stream, and that watch nothing."""
+ANSWERING = {"DownloadModel", "LeaseTasks", "StreamInfer", "StreamQueue"}
+"""Methods whose answer is a stream, and that follow no log."""
 
 each_method = pytest.mark.parametrize("method", served_methods(), ids=lambda method: method.path)
 

@@ -236,6 +236,21 @@ async def test_a_queue_is_listed_by_pages_in_both_orders_and_by_state(api: Api) 
         assert [task.execution_id for task in await tasks.listed(api, state="WAITING")] == begun[1:]
 
 
+async def test_a_watch_tells_how_a_queue_fills_and_who_works_on_it(api: Api) -> None:
+    session = await api.session(tasks.calls())
+    watch = tasks.stub(api).StreamQueue(task_pb2.StreamQueueRequest(queue=tasks.QUEUE))
+    await tasks.watched(watch, 0, 0)
+    await tasks.start(api, session)
+    assert (await tasks.watched(watch, 1, 0)).HasField("oldest_waiting_time")
+    async with tasks.leasing(api) as leases:
+        leased = await leases.next()
+        (worker,) = (await tasks.watched(watch, 0, 1)).workers
+        assert (worker.name, worker.leased_tasks) == ("ann", 1)
+        await tasks.complete(api, leased.lease)
+    assert not (await tasks.watched(watch, 0, 0)).workers
+    watch.cancel()
+
+
 async def test_what_no_queue_is_called_is_refused(api: Api) -> None:
     await acme.organization(api)
     for name in ("resize", "acme/Resize", "acme/a/b", "acme@1/b"):

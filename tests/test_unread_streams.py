@@ -23,6 +23,7 @@ RESUMED_BY_ITS_CLIENT = {
     "DownloadModel": "its client goes on from the bytes it has, by `offset`",
     "LeaseTasks": "what was sent is leased, and comes again when the leases run out",
     "StreamInfer": "its answers are those of requests that the client has sent, and carry their tags",
+    "StreamQueue": "each answer is the queue as it is, whatever was sent before",
 }
 """Streams whose status names no last sequence, and why. What is large in them is counted in `rpc/unread.py`."""
 
@@ -56,6 +57,7 @@ async def requests_of(api: Api) -> dict[str, dict[str, Any]]:
         "WatchExecution": {"execution": run.execution.id},
         "WatchFirings": {"blob": schedules.NIGHTLY},
         "WatchOperation": {"operation": operation.id},
+        "StreamQueue": {"queue": "acme/resize"},
         "WatchSession": {"session": session_id},
     }
 

@@ -8,7 +8,7 @@ import (
 )
 
 // ContractDigest is the SHA-256 of the descriptors that the stubs were generated from.
-const ContractDigest = "c59a6b724ee613350b39c611d56530448d336278f3ad201c046b410a232915ff"
+const ContractDigest = "e33f52215f9151df3b6b324e9ff205d0acaeee7e449d2638c74633744f75d5d5"
 
 // Services are the clients of all services. No two have a method of the same name.
 type Services struct {

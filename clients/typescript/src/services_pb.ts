@@ -28,7 +28,7 @@ import { TaskService } from "./blobhub/v1/task_pb.js";
 import { UserService } from "./blobhub/v1/user_pb.js";
 
 /** The SHA-256 of the descriptors that the stubs were generated from. */
-export const contractDigest = "c59a6b724ee613350b39c611d56530448d336278f3ad201c046b410a232915ff";
+export const contractDigest = "e33f52215f9151df3b6b324e9ff205d0acaeee7e449d2638c74633744f75d5d5";
 
 /** All services. No two have a method of the same name. */
 export const services = [

@@ -1268,6 +1268,98 @@ func (x *GetQueueResponse) GetQueue() *Queue {
 	return nil
 }
 
+// Request of StreamQueue.
+type StreamQueueRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The queue: `acme/resize`, or with the organization's id before the slash.
+	Queue         string `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamQueueRequest) Reset() {
+	*x = StreamQueueRequest{}
+	mi := &file_blobhub_v1_task_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamQueueRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamQueueRequest) ProtoMessage() {}
+
+func (x *StreamQueueRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_blobhub_v1_task_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamQueueRequest.ProtoReflect.Descriptor instead.
+func (*StreamQueueRequest) Descriptor() ([]byte, []int) {
+	return file_blobhub_v1_task_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *StreamQueueRequest) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+// An answer of StreamQueue.
+type StreamQueueResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The queue as it is now.
+	Queue         *Queue `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamQueueResponse) Reset() {
+	*x = StreamQueueResponse{}
+	mi := &file_blobhub_v1_task_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamQueueResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamQueueResponse) ProtoMessage() {}
+
+func (x *StreamQueueResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_blobhub_v1_task_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamQueueResponse.ProtoReflect.Descriptor instead.
+func (*StreamQueueResponse) Descriptor() ([]byte, []int) {
+	return file_blobhub_v1_task_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *StreamQueueResponse) GetQueue() *Queue {
+	if x != nil {
+		return x.Queue
+	}
+	return nil
+}
+
 var File_blobhub_v1_task_proto protoreflect.FileDescriptor
 
 const file_blobhub_v1_task_proto_rawDesc = "" +
@@ -1352,6 +1444,10 @@ const file_blobhub_v1_task_proto_rawDesc = "" +
 	"\x0fGetQueueRequest\x12\x14\n" +
 	"\x05queue\x18\x01 \x01(\tR\x05queue\";\n" +
 	"\x10GetQueueResponse\x12'\n" +
+	"\x05queue\x18\x01 \x01(\v2\x11.blobhub.v1.QueueR\x05queue\"*\n" +
+	"\x12StreamQueueRequest\x12\x14\n" +
+	"\x05queue\x18\x01 \x01(\tR\x05queue\">\n" +
+	"\x13StreamQueueResponse\x12'\n" +
 	"\x05queue\x18\x01 \x01(\v2\x11.blobhub.v1.QueueR\x05queue*\xa1\x01\n" +
 	"\tTaskState\x12\x1a\n" +
 	"\x16TASK_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
@@ -1359,7 +1455,7 @@ const file_blobhub_v1_task_proto_rawDesc = "" +
 	"\x11TASK_STATE_LEASED\x10\x02\x12\x18\n" +
 	"\x14TASK_STATE_COMPLETED\x10\x03\x12\x15\n" +
 	"\x11TASK_STATE_FAILED\x10\x04\x12\x18\n" +
-	"\x14TASK_STATE_CANCELLED\x10\x052\xae\x04\n" +
+	"\x14TASK_STATE_CANCELLED\x10\x052\x85\x05\n" +
 	"\vTaskService\x12M\n" +
 	"\n" +
 	"LeaseTasks\x12\x1d.blobhub.v1.LeaseTasksRequest\x1a\x1e.blobhub.v1.LeaseTasksResponse0\x01\x12N\n" +
@@ -1369,7 +1465,8 @@ const file_blobhub_v1_task_proto_rawDesc = "" +
 	"\n" +
 	"ReturnTask\x12\x1d.blobhub.v1.ReturnTaskRequest\x1a\x1e.blobhub.v1.ReturnTaskResponse\x12M\n" +
 	"\tListTasks\x12\x1c.blobhub.v1.ListTasksRequest\x1a\x1d.blobhub.v1.ListTasksResponse\"\x03\x90\x02\x01\x12J\n" +
-	"\bGetQueue\x12\x1b.blobhub.v1.GetQueueRequest\x1a\x1c.blobhub.v1.GetQueueResponse\"\x03\x90\x02\x01B\xa0\x01\n" +
+	"\bGetQueue\x12\x1b.blobhub.v1.GetQueueRequest\x1a\x1c.blobhub.v1.GetQueueResponse\"\x03\x90\x02\x01\x12U\n" +
+	"\vStreamQueue\x12\x1e.blobhub.v1.StreamQueueRequest\x1a\x1f.blobhub.v1.StreamQueueResponse\"\x03\x90\x02\x010\x01B\xa0\x01\n" +
 	"\x0ecom.blobhub.v1B\tTaskProtoP\x01Z:github.com/blobhub/blobhub/clients/go/blobhub/v1;blobhubv1\xa2\x02\x03BXX\xaa\x02\n" +
 	"Blobhub.V1\xca\x02\n" +
 	"Blobhub\\V1\xe2\x02\x16Blobhub\\V1\\GPBMetadata\xea\x02\vBlobhub::V1b\x06proto3"
@@ -1387,7 +1484,7 @@ func file_blobhub_v1_task_proto_rawDescGZIP() []byte {
 }
 
 var file_blobhub_v1_task_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_blobhub_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_blobhub_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_blobhub_v1_task_proto_goTypes = []any{
 	(TaskState)(0),                // 0: blobhub.v1.TaskState
 	(*Task)(nil),                  // 1: blobhub.v1.Task
@@ -1408,46 +1505,51 @@ var file_blobhub_v1_task_proto_goTypes = []any{
 	(*ListTasksResponse)(nil),     // 16: blobhub.v1.ListTasksResponse
 	(*GetQueueRequest)(nil),       // 17: blobhub.v1.GetQueueRequest
 	(*GetQueueResponse)(nil),      // 18: blobhub.v1.GetQueueResponse
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(*structpb.Value)(nil),        // 20: google.protobuf.Value
-	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
+	(*StreamQueueRequest)(nil),    // 19: blobhub.v1.StreamQueueRequest
+	(*StreamQueueResponse)(nil),   // 20: blobhub.v1.StreamQueueResponse
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*structpb.Value)(nil),        // 22: google.protobuf.Value
+	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
 }
 var file_blobhub_v1_task_proto_depIdxs = []int32{
 	0,  // 0: blobhub.v1.Task.state:type_name -> blobhub.v1.TaskState
-	19, // 1: blobhub.v1.Task.create_time:type_name -> google.protobuf.Timestamp
-	19, // 2: blobhub.v1.Task.deadline:type_name -> google.protobuf.Timestamp
-	19, // 3: blobhub.v1.Task.lease_expire_time:type_name -> google.protobuf.Timestamp
-	19, // 4: blobhub.v1.Task.end_time:type_name -> google.protobuf.Timestamp
+	21, // 1: blobhub.v1.Task.create_time:type_name -> google.protobuf.Timestamp
+	21, // 2: blobhub.v1.Task.deadline:type_name -> google.protobuf.Timestamp
+	21, // 3: blobhub.v1.Task.lease_expire_time:type_name -> google.protobuf.Timestamp
+	21, // 4: blobhub.v1.Task.end_time:type_name -> google.protobuf.Timestamp
 	1,  // 5: blobhub.v1.LeasedTask.task:type_name -> blobhub.v1.Task
-	20, // 6: blobhub.v1.LeasedTask.input:type_name -> google.protobuf.Value
-	19, // 7: blobhub.v1.Queue.oldest_waiting_time:type_name -> google.protobuf.Timestamp
+	22, // 6: blobhub.v1.LeasedTask.input:type_name -> google.protobuf.Value
+	21, // 7: blobhub.v1.Queue.oldest_waiting_time:type_name -> google.protobuf.Timestamp
 	3,  // 8: blobhub.v1.Queue.workers:type_name -> blobhub.v1.QueueWorker
-	21, // 9: blobhub.v1.LeaseTasksRequest.lease_duration:type_name -> google.protobuf.Duration
+	23, // 9: blobhub.v1.LeaseTasksRequest.lease_duration:type_name -> google.protobuf.Duration
 	2,  // 10: blobhub.v1.LeaseTasksResponse.tasks:type_name -> blobhub.v1.LeasedTask
-	19, // 11: blobhub.v1.ExtendLeaseResponse.lease_expire_time:type_name -> google.protobuf.Timestamp
-	20, // 12: blobhub.v1.CompleteTaskRequest.result:type_name -> google.protobuf.Value
+	21, // 11: blobhub.v1.ExtendLeaseResponse.lease_expire_time:type_name -> google.protobuf.Timestamp
+	22, // 12: blobhub.v1.CompleteTaskRequest.result:type_name -> google.protobuf.Value
 	0,  // 13: blobhub.v1.ListTasksRequest.state:type_name -> blobhub.v1.TaskState
 	1,  // 14: blobhub.v1.ListTasksResponse.tasks:type_name -> blobhub.v1.Task
 	4,  // 15: blobhub.v1.GetQueueResponse.queue:type_name -> blobhub.v1.Queue
-	5,  // 16: blobhub.v1.TaskService.LeaseTasks:input_type -> blobhub.v1.LeaseTasksRequest
-	7,  // 17: blobhub.v1.TaskService.ExtendLease:input_type -> blobhub.v1.ExtendLeaseRequest
-	9,  // 18: blobhub.v1.TaskService.CompleteTask:input_type -> blobhub.v1.CompleteTaskRequest
-	11, // 19: blobhub.v1.TaskService.FailTask:input_type -> blobhub.v1.FailTaskRequest
-	13, // 20: blobhub.v1.TaskService.ReturnTask:input_type -> blobhub.v1.ReturnTaskRequest
-	15, // 21: blobhub.v1.TaskService.ListTasks:input_type -> blobhub.v1.ListTasksRequest
-	17, // 22: blobhub.v1.TaskService.GetQueue:input_type -> blobhub.v1.GetQueueRequest
-	6,  // 23: blobhub.v1.TaskService.LeaseTasks:output_type -> blobhub.v1.LeaseTasksResponse
-	8,  // 24: blobhub.v1.TaskService.ExtendLease:output_type -> blobhub.v1.ExtendLeaseResponse
-	10, // 25: blobhub.v1.TaskService.CompleteTask:output_type -> blobhub.v1.CompleteTaskResponse
-	12, // 26: blobhub.v1.TaskService.FailTask:output_type -> blobhub.v1.FailTaskResponse
-	14, // 27: blobhub.v1.TaskService.ReturnTask:output_type -> blobhub.v1.ReturnTaskResponse
-	16, // 28: blobhub.v1.TaskService.ListTasks:output_type -> blobhub.v1.ListTasksResponse
-	18, // 29: blobhub.v1.TaskService.GetQueue:output_type -> blobhub.v1.GetQueueResponse
-	23, // [23:30] is the sub-list for method output_type
-	16, // [16:23] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	4,  // 16: blobhub.v1.StreamQueueResponse.queue:type_name -> blobhub.v1.Queue
+	5,  // 17: blobhub.v1.TaskService.LeaseTasks:input_type -> blobhub.v1.LeaseTasksRequest
+	7,  // 18: blobhub.v1.TaskService.ExtendLease:input_type -> blobhub.v1.ExtendLeaseRequest
+	9,  // 19: blobhub.v1.TaskService.CompleteTask:input_type -> blobhub.v1.CompleteTaskRequest
+	11, // 20: blobhub.v1.TaskService.FailTask:input_type -> blobhub.v1.FailTaskRequest
+	13, // 21: blobhub.v1.TaskService.ReturnTask:input_type -> blobhub.v1.ReturnTaskRequest
+	15, // 22: blobhub.v1.TaskService.ListTasks:input_type -> blobhub.v1.ListTasksRequest
+	17, // 23: blobhub.v1.TaskService.GetQueue:input_type -> blobhub.v1.GetQueueRequest
+	19, // 24: blobhub.v1.TaskService.StreamQueue:input_type -> blobhub.v1.StreamQueueRequest
+	6,  // 25: blobhub.v1.TaskService.LeaseTasks:output_type -> blobhub.v1.LeaseTasksResponse
+	8,  // 26: blobhub.v1.TaskService.ExtendLease:output_type -> blobhub.v1.ExtendLeaseResponse
+	10, // 27: blobhub.v1.TaskService.CompleteTask:output_type -> blobhub.v1.CompleteTaskResponse
+	12, // 28: blobhub.v1.TaskService.FailTask:output_type -> blobhub.v1.FailTaskResponse
+	14, // 29: blobhub.v1.TaskService.ReturnTask:output_type -> blobhub.v1.ReturnTaskResponse
+	16, // 30: blobhub.v1.TaskService.ListTasks:output_type -> blobhub.v1.ListTasksResponse
+	18, // 31: blobhub.v1.TaskService.GetQueue:output_type -> blobhub.v1.GetQueueResponse
+	20, // 32: blobhub.v1.TaskService.StreamQueue:output_type -> blobhub.v1.StreamQueueResponse
+	25, // [25:33] is the sub-list for method output_type
+	17, // [17:25] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_blobhub_v1_task_proto_init() }
@@ -1465,7 +1567,7 @@ func file_blobhub_v1_task_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_blobhub_v1_task_proto_rawDesc), len(file_blobhub_v1_task_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

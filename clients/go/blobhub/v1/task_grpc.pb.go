@@ -28,6 +28,7 @@ const (
 	TaskService_ReturnTask_FullMethodName   = "/blobhub.v1.TaskService/ReturnTask"
 	TaskService_ListTasks_FullMethodName    = "/blobhub.v1.TaskService/ListTasks"
 	TaskService_GetQueue_FullMethodName     = "/blobhub.v1.TaskService/GetQueue"
+	TaskService_StreamQueue_FullMethodName  = "/blobhub.v1.TaskService/StreamQueue"
 )
 
 // TaskServiceClient is the client API for TaskService service.
@@ -122,6 +123,18 @@ type TaskServiceClient interface {
 	//   - NOT_FOUND: the organization was renamed;
 	//     or it names nothing that the caller may see, in a parent that they may read.
 	GetQueue(ctx context.Context, in *GetQueueRequest, opts ...grpc.CallOption) (*GetQueueResponse, error)
+	// Answers what GetQueue does, at once and then whenever it is another: twice a second at most, and within five seconds. It goes
+	// on until the caller ends it.
+	//
+	// Errors:
+	//   - INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+	//   - UNAUTHENTICATED: no valid key came with the call.
+	//   - PERMISSION_DENIED: the caller may not see the organization (any more) and is no worker of the queue, or it
+	//     does not exist (any more).
+	//   - NOT_FOUND: the organization was renamed;
+	//     or it names nothing that the caller may see, in a parent that they may read.
+	//   - UNAVAILABLE: the server shuts down, or the stream was not read for too long; watch again.
+	StreamQueue(ctx context.Context, in *StreamQueueRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StreamQueueResponse], error)
 }
 
 type taskServiceClient struct {
@@ -210,6 +223,25 @@ func (c *taskServiceClient) GetQueue(ctx context.Context, in *GetQueueRequest, o
 	}
 	return out, nil
 }
+
+func (c *taskServiceClient) StreamQueue(ctx context.Context, in *StreamQueueRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StreamQueueResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &TaskService_ServiceDesc.Streams[1], TaskService_StreamQueue_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[StreamQueueRequest, StreamQueueResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TaskService_StreamQueueClient = grpc.ServerStreamingClient[StreamQueueResponse]
 
 // TaskServiceServer is the server API for TaskService service.
 // All implementations must embed UnimplementedTaskServiceServer
@@ -303,6 +335,18 @@ type TaskServiceServer interface {
 	//   - NOT_FOUND: the organization was renamed;
 	//     or it names nothing that the caller may see, in a parent that they may read.
 	GetQueue(context.Context, *GetQueueRequest) (*GetQueueResponse, error)
+	// Answers what GetQueue does, at once and then whenever it is another: twice a second at most, and within five seconds. It goes
+	// on until the caller ends it.
+	//
+	// Errors:
+	//   - INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+	//   - UNAUTHENTICATED: no valid key came with the call.
+	//   - PERMISSION_DENIED: the caller may not see the organization (any more) and is no worker of the queue, or it
+	//     does not exist (any more).
+	//   - NOT_FOUND: the organization was renamed;
+	//     or it names nothing that the caller may see, in a parent that they may read.
+	//   - UNAVAILABLE: the server shuts down, or the stream was not read for too long; watch again.
+	StreamQueue(*StreamQueueRequest, grpc.ServerStreamingServer[StreamQueueResponse]) error
 	mustEmbedUnimplementedTaskServiceServer()
 }
 
@@ -333,6 +377,9 @@ func (UnimplementedTaskServiceServer) ListTasks(context.Context, *ListTasksReque
 }
 func (UnimplementedTaskServiceServer) GetQueue(context.Context, *GetQueueRequest) (*GetQueueResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method GetQueue not implemented")
+}
+func (UnimplementedTaskServiceServer) StreamQueue(*StreamQueueRequest, grpc.ServerStreamingServer[StreamQueueResponse]) error {
+	return status.Errorf(codes.Unimplemented, "method StreamQueue not implemented")
 }
 func (UnimplementedTaskServiceServer) mustEmbedUnimplementedTaskServiceServer() {}
 func (UnimplementedTaskServiceServer) testEmbeddedByValue()                     {}
@@ -474,6 +521,17 @@ func _TaskService_GetQueue_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TaskService_StreamQueue_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(StreamQueueRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TaskServiceServer).StreamQueue(m, &grpc.GenericServerStream[StreamQueueRequest, StreamQueueResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TaskService_StreamQueueServer = grpc.ServerStreamingServer[StreamQueueResponse]
+
 // TaskService_ServiceDesc is the grpc.ServiceDesc for TaskService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -510,6 +568,11 @@ var TaskService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "LeaseTasks",
 			Handler:       _TaskService_LeaseTasks_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "StreamQueue",
+			Handler:       _TaskService_StreamQueue_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -81,6 +81,11 @@ class TaskServiceStub:
                 request_serializer=blobhub_dot_v1_dot_task__pb2.GetQueueRequest.SerializeToString,
                 response_deserializer=blobhub_dot_v1_dot_task__pb2.GetQueueResponse.FromString,
                 _registered_method=True)
+        self.StreamQueue = channel.unary_stream(
+                '/blobhub.v1.TaskService/StreamQueue',
+                request_serializer=blobhub_dot_v1_dot_task__pb2.StreamQueueRequest.SerializeToString,
+                response_deserializer=blobhub_dot_v1_dot_task__pb2.StreamQueueResponse.FromString,
+                _registered_method=True)
 
 
 class TaskServiceServicer:
@@ -208,6 +213,23 @@ class TaskServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamQueue(self, request, context):
+        """Answers what GetQueue does, at once and then whenever it is another: twice a second at most, and within five seconds. It goes
+        on until the caller ends it.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not see the organization (any more) and is no worker of the queue, or it
+        does not exist (any more).
+        * NOT_FOUND: the organization was renamed;
+        or it names nothing that the caller may see, in a parent that they may read.
+        * UNAVAILABLE: the server shuts down, or the stream was not read for too long; watch again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TaskServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -245,6 +267,11 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     servicer.GetQueue,
                     request_deserializer=blobhub_dot_v1_dot_task__pb2.GetQueueRequest.FromString,
                     response_serializer=blobhub_dot_v1_dot_task__pb2.GetQueueResponse.SerializeToString,
+            ),
+            'StreamQueue': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamQueue,
+                    request_deserializer=blobhub_dot_v1_dot_task__pb2.StreamQueueRequest.FromString,
+                    response_serializer=blobhub_dot_v1_dot_task__pb2.StreamQueueResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -448,6 +475,33 @@ class TaskService:
             '/blobhub.v1.TaskService/GetQueue',
             blobhub_dot_v1_dot_task__pb2.GetQueueRequest.SerializeToString,
             blobhub_dot_v1_dot_task__pb2.GetQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/blobhub.v1.TaskService/StreamQueue',
+            blobhub_dot_v1_dot_task__pb2.StreamQueueRequest.SerializeToString,
+            blobhub_dot_v1_dot_task__pb2.StreamQueueResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -127,6 +127,19 @@ class TaskServiceStub:
     * NOT_FOUND: the organization was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
     """
+    StreamQueue: _grpc.UnaryStreamMultiCallable[_task_pb2.StreamQueueRequest, _task_pb2.StreamQueueResponse]
+    """Answers what GetQueue does, at once and then whenever it is another: twice a second at most, and within five seconds. It goes
+    on until the caller ends it.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not see the organization (any more) and is no worker of the queue, or it
+      does not exist (any more).
+    * NOT_FOUND: the organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
+    * UNAVAILABLE: the server shuts down, or the stream was not read for too long; watch again.
+    """
 
 @_typing.type_check_only
 class TaskServiceAsyncStub(TaskServiceStub):
@@ -226,6 +239,19 @@ class TaskServiceAsyncStub(TaskServiceStub):
     * PERMISSION_DENIED: the caller may not see the organization and is no worker of the queue, or it does not exist.
     * NOT_FOUND: the organization was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
+    """
+    StreamQueue: _aio.UnaryStreamMultiCallable[_task_pb2.StreamQueueRequest, _task_pb2.StreamQueueResponse]  # type: ignore[assignment]
+    """Answers what GetQueue does, at once and then whenever it is another: twice a second at most, and within five seconds. It goes
+    on until the caller ends it.
+
+    Errors:
+    * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+    * UNAUTHENTICATED: no valid key came with the call.
+    * PERMISSION_DENIED: the caller may not see the organization (any more) and is no worker of the queue, or it
+      does not exist (any more).
+    * NOT_FOUND: the organization was renamed;
+      or it names nothing that the caller may see, in a parent that they may read.
+    * UNAVAILABLE: the server shuts down, or the stream was not read for too long; watch again.
     """
 
 class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -365,6 +391,25 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         * PERMISSION_DENIED: the caller may not see the organization and is no worker of the queue, or it does not exist.
         * NOT_FOUND: the organization was renamed;
           or it names nothing that the caller may see, in a parent that they may read.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamQueue(
+        self,
+        request: _task_pb2.StreamQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_task_pb2.StreamQueueResponse], _abc.AsyncIterator[_task_pb2.StreamQueueResponse]]:
+        """Answers what GetQueue does, at once and then whenever it is another: twice a second at most, and within five seconds. It goes
+        on until the caller ends it.
+
+        Errors:
+        * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
+        * UNAUTHENTICATED: no valid key came with the call.
+        * PERMISSION_DENIED: the caller may not see the organization (any more) and is no worker of the queue, or it
+          does not exist (any more).
+        * NOT_FOUND: the organization was renamed;
+          or it names nothing that the caller may see, in a parent that they may read.
+        * UNAVAILABLE: the server shuts down, or the stream was not read for too long; watch again.
         """
 
 def add_TaskServiceServicer_to_server(servicer: TaskServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -29,6 +29,7 @@ from blobhub_server.workflow.rules.task import (
 from blobhub_server.workflow.store import task as store
 from blobhub_server.workflow.tasks.ending import End, Ending
 from blobhub_server.workflow.tasks.leasing import Leasing
+from blobhub_server.workflow.tasks.watching import QueueLoad, count_load, watch_load
 
 MAX_MESSAGE_BYTES = 1 << 20
 """A message of LeaseTasks is cut once its inputs have so many bytes."""
@@ -54,6 +55,18 @@ def to_proto(task: Task) -> pb.Task:
         deadline=to_timestamp(task.deadline) if task.deadline else None,
         lease_expire_time=to_timestamp(task.available_time) if task.state is TaskState.LEASED else None,
         end_time=to_timestamp(task.end_time) if task.end_time else None,
+    )
+
+
+def _queue(queue: QueueView, load: QueueLoad) -> pb.Queue:
+    """A queue as its message."""
+    return pb.Queue(
+        organization_id=queue.organization_id,
+        name=queue.name,
+        waiting_tasks=load.waiting,
+        leased_tasks=sum(load.leased.values()),
+        oldest_waiting_time=to_timestamp(load.oldest) if load.oldest else None,
+        workers=[pb.QueueWorker(name=name, leased_tasks=count) for name, count in load.leased.items()],
     )
 
 
@@ -137,17 +150,15 @@ class TaskService:
     async def GetQueue(self, request: pb.GetQueueRequest, call: Call[QueueView]) -> pb.GetQueueResponse:
         queue = call.resource
         async with self._host.db.scan(call.caller.party) as tx:
-            waiting, oldest = await store.count_waiting(tx, queue.organization_id, queue.name)
-            leased = await store.count_leased(tx, queue.organization_id, queue.name)
-        made = pb.Queue(
-            organization_id=queue.organization_id,
-            name=queue.name,
-            waiting_tasks=waiting,
-            leased_tasks=sum(leased.values()),
-            oldest_waiting_time=to_timestamp(oldest) if oldest else None,
-            workers=[pb.QueueWorker(name=name, leased_tasks=count) for name, count in leased.items()],
-        )
-        return pb.GetQueueResponse(queue=made)
+            load = await count_load(tx, (queue.organization_id, queue.name))
+        return pb.GetQueueResponse(queue=_queue(queue, load))
+
+    async def StreamQueue(
+        self, request: pb.StreamQueueRequest, call: Call[QueueView]
+    ) -> AsyncIterator[pb.StreamQueueResponse]:
+        queue = call.resource
+        async for load in watch_load(self._host, (queue.organization_id, queue.name), call.caller.party):
+            yield pb.StreamQueueResponse(queue=_queue(queue, load))
 
 
 def _portions(tasks: list[Task]) -> list[list[Task]]:
