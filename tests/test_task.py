@@ -12,6 +12,7 @@ import tasks
 from blobhub.v1 import execution_pb2, task_pb2
 from blobhub_client import page
 from blobhub_server.blobtypes.conformance import expect_refusal, unpack
+from blobhub_server.workflow.tasks import leasing
 from calling import ask
 from google.rpc import error_details_pb2
 from served import Api
@@ -168,6 +169,15 @@ async def test_an_input_may_be_an_expression_and_is_the_same_for_each_attempt(ap
         assert second.input.number_value == 42
         await tasks.complete(api, second.lease, 42)
     assert (await tasks.ended(api, begun.id)).result.number_value == 42
+
+
+async def test_what_no_worker_survives_is_given_up(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leasing, "MAX_LOST_LEASES", 1)
+    session = await api.session(tasks.calls())
+    begun = await tasks.start(api, session)
+    async with tasks.leasing(api, seconds=1) as leases:
+        assert [(await leases.next()).task.attempt for _ in range(2)] == [1, 2]
+        assert (await tasks.ended(api, begun.id)).failure.reason == "LEASES_LOST"
 
 
 async def test_what_is_not_retryable_is_not_tried_again(api: Api) -> None:

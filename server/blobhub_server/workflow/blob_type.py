@@ -178,7 +178,8 @@ def _begin(parts: Sequence[EmbeddedRuntime | SignalRetention]) -> None:
 @asynccontextmanager
 async def task_services(host: Host) -> AsyncIterator[Service]:
     """The service of tasks, and what works beside it."""
-    leasing, ending = Leasing(host), Ending(host)
+    ending = Ending(host)
+    leasing = Leasing(host, ending)
     async with removing_ended(host):
         try:
             yield Service("blobhub.v1.TaskService", TaskService(host, leasing, ending))

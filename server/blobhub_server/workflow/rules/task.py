@@ -32,9 +32,10 @@ class TaskState(StrEnum):
 class Task:
     """A task. `step` and `step_attempt` say whose it is in its execution; `attempt` counts how often work on it was begun.
 
-    `input` is JSON text, None once it has ended. One that is `in_finally` outlives a stop of its execution. It may be
-    leased from `available_time` on, by the database's clock: for a leased one that is when its lease runs out. `lease` is
-    the id of its lease, or of its last one; `span` how long a lease lasts that is not extended.
+    `input` is JSON text, None once it has ended. `lost_leases` counts its leases that ran out. One that is `in_finally`
+    outlives a stop of its execution. It may be leased from `available_time` on, by the database's clock: for a leased one
+    that is when its lease runs out. `lease` is the id of its lease, or of its last one; `span` how long a lease lasts that
+    is not extended.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Task:
     worker: str
     progress: str
     lease: str | None
+    lost_leases: int
     span: timedelta | None
     available_time: datetime
     deadline: datetime | None

@@ -40,6 +40,7 @@ tasks = sa.Table(
     sa.Column("worker", sa.String(128), nullable=False),
     sa.Column("progress", sa.String(256), nullable=False),
     sa.Column("lease", Id()),
+    sa.Column("lost_leases", sa.Integer, nullable=False),
     sa.Column("span", Duration()),
     sa.Column("available_time", Time(), nullable=False),
     sa.Column("deadline", Time()),
@@ -120,6 +121,7 @@ _LEASE = Prepared(
         worker=sa.bindparam("new_worker"),
         progress="",
         lease=sa.bindparam("new_lease"),
+        lost_leases=tasks.c.lost_leases + sa.case((tasks.c.state == TaskState.LEASED, 1), else_=0),
         span=sa.type_coerce(_SPAN_US, Duration()),
         available_time=_after_now(_SPAN_US),
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -19,10 +19,12 @@ import structlog
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.notify import Listener
-from blobhub_server.errors import StorageUnavailable
+from blobhub_server.errors import LimitExceeded, StorageUnavailable
 from blobhub_server.rpc.transport_error import ShuttingDown
-from blobhub_server.workflow.rules.task import Lease, Task, lease_of, queue_topic
+from blobhub_server.workflow.errors import LeaseLost
+from blobhub_server.workflow.rules.task import Failure, Lease, Task, lease_of, queue_topic
 from blobhub_server.workflow.store import task as store
+from blobhub_server.workflow.tasks.ending import End, Ending
 
 log = structlog.get_logger()
 
@@ -30,6 +32,8 @@ MAX_SLEEP_SECONDS = 60.0
 """A sleep is cut after this long, because the database's clock may be set while the clock of sleeps goes on."""
 MIN_SLEEP_SECONDS = 0.05
 """How long a desk waits at least where what is due could not be leased: somebody else has it locked."""
+MAX_LOST_LEASES = 10
+"""How many leases of a task may run out. What kills whoever does it would else kill workers for ever."""
 MAX_AT_ONCE = 16
 """How many tasks a worker is leased in a row at most, so that those beside it get some as well."""
 RETRY_SECONDS = 1.0
@@ -52,9 +56,10 @@ class Seat:
 class Desk:
     """Leases the tasks of one queue to the workers at it. It runs while there are any, or leases to give back."""
 
-    def __init__(self, host: Host, queue: Queue) -> None:
+    def __init__(self, host: Host, queue: Queue, ending: Ending) -> None:
         self.seats: deque[Seat] = deque()
         self._host = host
+        self._ending = ending
         self._queue = queue
         self._listener: Listener | None = None
         self._returned: list[Lease] = []
@@ -114,12 +119,22 @@ class Desk:
             return [item async for item in self._fill(tx, free)]
 
         handed = await self._host.db.transact(lease)
-        for seat, tasks in handed:
+        for seat, leased_tasks in handed:
+            tasks = [task for task in leased_tasks if task.lost_leases <= MAX_LOST_LEASES]
             seat.tasks += tasks
             seat.ready.set()
             if seat not in self.seats:  # It left while these were leased.
                 self._returned += [lease_of(task) for task in tasks]
+        for task in (task for _, tasks in handed for task in tasks if task.lost_leases > MAX_LOST_LEASES):
+            await self._give_up(task)
         return 0.0 if any(tasks for _, tasks in handed) else MIN_SLEEP_SECONDS
+
+    async def _give_up(self, task: Task) -> None:
+        """Fail a task that was leased for this, so that it is locked after its execution, as by all who end tasks."""
+        message = f"{task.lost_leases} leases of it ran out: whoever does it dies, say, or cannot be reached"
+        failure = Failure(reason="LEASES_LOST", message=message, retryable=True)
+        with suppress(LeaseLost, LimitExceeded):  # It is over, or there is no room to say so; then this lease runs out too.
+            await self._ending.end(End(lease=lease_of(task), failure=failure))
 
     async def _seconds_to_expiry(self) -> float:
         """How long until the next lease runs out: one that ends before rings."""
@@ -153,8 +168,9 @@ class Desk:
 class Leasing:
     """The desks of this server."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, ending: Ending) -> None:
         self._host = host
+        self._ending = ending
         self._desks: dict[Queue, Desk] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -184,7 +200,7 @@ class Leasing:
     async def _at_desk(self, queue: Queue, seat: Seat) -> AsyncIterator[Seat]:
         desk = self._desks.get(queue)
         if desk is None:
-            desk = self._desks[queue] = Desk(self._host, queue)
+            desk = self._desks[queue] = Desk(self._host, queue, self._ending)
             task = asyncio.create_task(self._run(queue, desk), name=f"desk of {queue[1]}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

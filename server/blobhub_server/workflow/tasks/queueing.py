@@ -72,6 +72,7 @@ class Queueing:
             worker="",
             progress="",
             lease=None,
+            lost_leases=0,
             span=None,
             available_time=now,
             deadline=None if request.until is None else datetime.fromtimestamp(request.until, UTC),

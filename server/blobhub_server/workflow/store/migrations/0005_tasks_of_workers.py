@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.Column("worker", sa.String(length=128), nullable=False),
         sa.Column("progress", sa.String(length=256), nullable=False),
         sa.Column("lease", sa.String(length=36), nullable=True),
+        sa.Column("lost_leases", sa.Integer(), nullable=False),
         sa.Column("span", sa.BigInteger(), nullable=True),
         sa.Column("available_time", sa.BigInteger(), nullable=False),
         sa.Column("deadline", sa.BigInteger(), nullable=True),
