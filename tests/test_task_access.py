@@ -56,6 +56,19 @@ async def test_a_workers_key_does_the_tasks_of_its_queues_and_reads_nothing_else
             await expect_refusal(call, *DENIED)
 
 
+async def test_a_lease_that_names_another_queue_than_its_tasks_is_refused(server: Served, api: Api) -> None:
+    session = await api.session(tasks.calls("secret"))
+    await tasks.start(api, session)
+    made = await worker_key(api, "resize")
+    async with tasks.leasing(api, "acme/secret") as leases, connected(server.address, made.key) as worker:
+        lease = (await leases.next()).lease
+        forged = lease.replace(".secret.", ".resize.")
+        for call in (tasks.complete, tasks.fail, tasks.extend, tasks.give_back):
+            refused = await expect_refusal(call(worker, forged), grpc.StatusCode.FAILED_PRECONDITION, "LEASE_LOST")
+            assert "gone" in (refused.details() or ""), "nothing is told of the task"
+        assert not (await tasks.extend(api, lease)).stop
+
+
 async def test_a_key_that_is_rotated_keeps_its_queues_and_one_that_is_revoked_ends_its_stream(
     server: Served, api: Api
 ) -> None:

@@ -104,8 +104,8 @@ class TaskService:
     async def ExtendLease(self, request: pb.ExtendLeaseRequest, call: Call[Lease]) -> pb.ExtendLeaseResponse:
         lease = call.resource
         async with self._host.db.write() as tx:
-            task = await store.extend(tx, lease.task_id, lease.lease_id, request.progress)
-            now = task or await store.get(tx, lease.task_id)
+            task = await store.extend(tx, lease, request.progress)
+            now = task or await store.get(tx, lease)
         if task is not None:
             return pb.ExtendLeaseResponse(lease_expire_time=to_timestamp(task.available_time))
         if now is not None and now.lease == lease.lease_id and now.state is TaskState.CANCELLED:
@@ -125,8 +125,8 @@ class TaskService:
     async def ReturnTask(self, request: pb.ReturnTaskRequest, call: Call[Lease]) -> pb.ReturnTaskResponse:
         lease = call.resource
         async with self._host.db.write() as tx:
-            if not await store.give_back(tx, lease.task_id, lease.lease_id):
-                now = await store.get(tx, lease.task_id)
+            if not await store.give_back(tx, lease):
+                now = await store.get(tx, lease)
                 raise LeaseLost("" if now is None else now.state.value)
             await self._host.bell.ring_after_commit(tx, [queue_topic(lease.organization_id, lease.queue)])
         return pb.ReturnTaskResponse()

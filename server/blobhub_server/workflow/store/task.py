@@ -16,7 +16,7 @@ from blobhub_server.db.prepared import Prepared, is_one_of
 from blobhub_server.db.presence import blob_is_there
 from blobhub_server.db.records import Mapper, Pair, Scalar
 from blobhub_server.db.schema import Choice, Duration, Id, Name, Time, metadata
-from blobhub_server.workflow.rules.task import KEPT_ENDED, MAX_WORKERS_LISTED, Task, TaskState
+from blobhub_server.workflow.rules.task import KEPT_ENDED, MAX_WORKERS_LISTED, Lease, Task, TaskState
 
 _OPEN = sa.text("end_time IS NULL")
 _LEASED = sa.text("state = 'leased'")
@@ -90,13 +90,18 @@ async def insert(tx: Transaction, new: Sequence[Task]) -> None:
     )
 
 
-_ID = tasks.c.id == sa.bindparam("task")
-_GET = Prepared(_TASK.select().where(_ID, _THERE), _TASK)
+# Access was decided on the queue that the lease names, so a task of another queue must not be found by it.
+_NAMED = (tasks.c.id == sa.bindparam("task"), *_IN_QUEUE)
+_GET = Prepared(_TASK.select().where(*_NAMED, _THERE), _TASK)
 
 
-async def get(tx: Transaction, task_id: str) -> Task | None:
-    """One task, if its blob is there."""
-    return await tx.first(_GET, task=task_id)
+def _names(lease: Lease) -> dict[str, str]:
+    return {"task": lease.task_id, "organization": lease.organization_id, "queue_name": lease.queue}
+
+
+async def get(tx: Transaction, lease: Lease) -> Task | None:
+    """The task that a lease names, whether or not it holds, if its blob is there."""
+    return await tx.first(_GET, **_names(lease))
 
 
 def _after_now(span_us: sa.ColumnElement[int]) -> sa.ColumnElement[Any]:
@@ -146,7 +151,7 @@ async def lease(
     return sorted(leased, key=lambda task: (task.create_time, task.id))
 
 
-_HELD = (_ID, tasks.c.lease == sa.bindparam("held"), IS_OPEN, tasks.c.state == TaskState.LEASED)
+_HELD = (*_NAMED, tasks.c.lease == sa.bindparam("held"), IS_OPEN, tasks.c.state == TaskState.LEASED)
 _EXTEND = Prepared(
     tasks.update()
     .where(*_HELD)
@@ -159,9 +164,9 @@ _EXTEND = Prepared(
 )
 
 
-async def extend(tx: Transaction, task_id: str, lease_id: str, progress: str) -> Task | None:
+async def extend(tx: Transaction, lease: Lease, progress: str) -> Task | None:
     """Renew a lease, and note progress where there is some; None where the lease does not hold."""
-    return await tx.first(_EXTEND, task=task_id, held=lease_id, new_progress=progress)
+    return await tx.first(_EXTEND, **_names(lease), held=lease.lease_id, new_progress=progress)
 
 
 _ENDED = {
@@ -172,9 +177,9 @@ _ENDED = {
 _END = Prepared(tasks.update().where(*_HELD).values(_ENDED).returning(*_TASK.columns), _TASK)
 
 
-async def end(tx: Transaction, task_id: str, lease_id: str, state: TaskState) -> Task | None:
+async def end(tx: Transaction, lease: Lease, state: TaskState) -> Task | None:
     """End a task under its lease; None where that does not hold."""
-    return await tx.first(_END, task=task_id, held=lease_id, new_state=state)
+    return await tx.first(_END, **_names(lease), held=lease.lease_id, new_state=state)
 
 
 _RETURN = Prepared(
@@ -186,9 +191,9 @@ _RETURN = Prepared(
 )
 
 
-async def give_back(tx: Transaction, task_id: str, lease_id: str) -> bool:
+async def give_back(tx: Transaction, lease: Lease) -> bool:
     """Have a task wait again, as if it had not been leased; False where the lease does not hold."""
-    return await tx.first(_RETURN, task=task_id, held=lease_id) is not None
+    return await tx.first(_RETURN, **_names(lease), held=lease.lease_id) is not None
 
 
 _OF_ATTEMPT = (

@@ -66,10 +66,10 @@ class Ending:
 
     async def _write(self, tx: Transaction, ends: Sequence[End]) -> Sequence[Task | LeaseLost | LimitExceeded]:
         """End tasks in a transaction; return for each how it is then, or why it is not ended."""
-        found = {end.lease.task_id: await store.get(tx, end.lease.task_id) for end in ends}
+        found = {end.lease: await store.get(tx, end.lease) for end in ends}
         # Before any task, as the journal locks them.
         await execution_store.lock(tx, {task.execution_id for task in found.values() if task is not None})
-        answers = [await self._end(tx, end, found[end.lease.task_id]) for end in ends]
+        answers = [await self._end(tx, end, found[end.lease]) for end in ends]
         queues = {(item.organization_id, item.queue) for item in answers if isinstance(item, Task)}
         await ring_queues(self._host.bell, tx, queues)
         return answers
@@ -82,11 +82,11 @@ class Ending:
             await require_room_for(tx, task.execution_id, body)
         except LimitExceeded as error:
             return error
-        ended = await store.end(tx, lease.task_id, lease.lease_id, end.state)
+        ended = await store.end(tx, lease, end.state)
         if ended is not None:
             await tell_end(self._host.bell, tx, ended.execution_id, body)
             return ended
-        now = await store.get(tx, lease.task_id)
+        now = await store.get(tx, lease)
         if now is not None and now.lease == lease.lease_id and now.state is end.state:
             return now
         return LeaseLost("" if now is None else now.state.value)

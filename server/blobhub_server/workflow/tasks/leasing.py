@@ -158,7 +158,7 @@ class Desk:
 
         async def work(tx: Transaction) -> None:
             for lease in returned:
-                await store.give_back(tx, lease.task_id, lease.lease_id)
+                await store.give_back(tx, lease)
             await self._host.bell.announce(tx, [queue_topic(*self._queue)])
 
         await self._host.db.transact(work)

@@ -46,8 +46,8 @@ class Unit:
     `reads` holds the etags of the session objects that the turn rests on, None for one that was absent. Where one of them is
     another by now, `decide_again` makes the unit that follows from the values that it is given, by alias, with a budget of
     components to evaluate in place; `needs` says which it has to be given, in groups. `spent` is how much of its budget a
-    unit took, `logged` how many bytes it adds to the log. `tasks` is what
-    becomes of tasks of workers. `encoded` is there once `encode` has been called.
+    unit took, `logged` how many bytes it adds to the log. `tasks` is what becomes of
+    tasks of workers. `encoded` is there once `encode` has been called.
     """
 
     execution: Execution
