@@ -72,6 +72,7 @@ def _reasons() -> str:
     tables = (
         ("reason of an execution", reasons.OF_EXECUTIONS),
         ("reason of a component", reasons.OF_COMPONENTS),
+        ("reason of `task.call`", reasons.OF_TASKS),
         ("reason of `model.infer`", reasons.OF_MODELS),
         ("reason of `http.request` and `genai.chat.openai`", reasons.OF_HTTP),
         ("reason of `genai.chat.openai`", reasons.OF_CHATS),
