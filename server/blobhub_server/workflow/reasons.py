@@ -55,7 +55,7 @@ OF_COMPONENTS: Mapping[str, str] = {
 """Of components, which go on by their route `failure` where a connection carries it."""
 
 OF_TASKS: Mapping[str, str] = {
-    "LEASES_LOST": "The leases of 11 workers in a row ran out: whoever does the task dies, say, or cannot be reached. It may pass.",
+    "LEASES_LOST": "11 leases of the task ran out: whoever does it dies, say, or cannot be reached. It may pass.",
     "TASK_LIMIT": "As many tasks of the organization wait for workers as may (`workflow.open_tasks`). It may pass.",
 }
 """Of `task.call`, beside those of all components and those that workers give."""
