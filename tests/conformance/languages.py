@@ -79,6 +79,18 @@ JAVA = Language(
     suite=(*MAVEN, "-Dexec.mainClass=io.github.blobhub.client.Conformance"),
     golden=(*MAVEN, "-Dexec.mainClass=io.github.blobhub.client.Conformance", "-Dexec.args=golden"),
     tour=(*MAVEN, "-Dexec.mainClass=io.github.blobhub.client.Tour", "-Dexec.args={address} {definition}"),
+    program=(*MAVEN[:-1], "exec:exec", "-Dexec.executable=java", "-Dexec.args=-classpath %classpath {program}.java"),
+    prelude="""import io.github.blobhub.client.BlobHub;
+import io.github.blobhub.v1.CreateSessionRequest;
+import io.github.blobhub.v1.SessionServiceGrpc;
+import java.util.Map;
+
+public class Program {{
+  public static void main(String[] arguments) {{
+{lines}
+  }}
+}}
+""",
 )
 """It sends no models. Its first build takes most of its time."""
 

@@ -10,6 +10,7 @@ import com.google.protobuf.Descriptors.FieldDescriptor;
 import com.google.protobuf.Message;
 import io.github.blobhub.v1.Event;
 import io.github.blobhub.v1.ExecutionServiceGrpc;
+import io.github.blobhub.v1.ExecutionSpec;
 import io.github.blobhub.v1.RunExecutionRequest;
 import io.github.blobhub.v1.RunExecutionResponse;
 import io.github.blobhub.v1.WatchExecutionRequest;
@@ -213,6 +214,33 @@ public final class BlobHub extends Channel implements AutoCloseable {
                 return message.getEventsList();
               });
         });
+  }
+
+  /**
+   * Runs a definition on plain values, and answers what it gives as one; see {@link Values}.
+   *
+   * @throws ExecutionFailure where the execution does not complete
+   */
+  public Object result(String session, String definition, Map<String, ?> inputs) {
+    var spec = ExecutionSpec.newBuilder().setDefinition(definition);
+    inputs.forEach((alias, value) -> spec.addInputData(Values.input(alias, value)));
+    try (var events = run(RunExecutionRequest.newBuilder().setSession(session).setSpec(spec).build())) {
+      for (Event event : events) {
+        switch (event.getPayloadCase()) {
+          case FLOW_EXITED -> {
+            return Values.plain(event.getFlowExited().getResult(), event.getFlowExited().getResultJson());
+          }
+          case FLOW_ERROR -> {
+            var why = event.getFlowError().getFailure();
+            throw new ExecutionFailure(event.getExecutionId(), why.getReason(), why.getMessage(), why.getLine());
+          }
+          case FLOW_STOPPED ->
+              throw new ExecutionFailure(event.getExecutionId(), "STOPPED", "the execution was stopped", 0);
+          default -> { }
+        }
+      }
+    }
+    throw new IllegalStateException("the stream of an execution ended before the execution");
   }
 
   private static <A, T> Iterator<List<T>> each(Iterator<A> messages, Function<A, List<T>> items) {

@@ -20,7 +20,6 @@ import io.github.blobhub.v1.ListBlobsRequest;
 import io.github.blobhub.v1.ListBlobsResponse;
 import io.github.blobhub.v1.ListExecutionsRequest;
 import io.github.blobhub.v1.OrganizationServiceGrpc;
-import io.github.blobhub.v1.RunExecutionRequest;
 import io.github.blobhub.v1.SessionServiceGrpc;
 import io.github.blobhub.v1.StartExecutionRequest;
 import io.github.blobhub.v1.UpdateBlobRequest;
@@ -148,12 +147,8 @@ public final class Conformance {
       }
       String session = open(hub);
       BigInteger given = BigInteger.ONE.shiftLeft(64).subtract(BigInteger.ONE);
-      var spec = ExecutionSpec.newBuilder().setDefinition("echo").addInputData(Values.input("given", given)).build();
-      Event last = Event.getDefaultInstance();
-      for (Event event : hub.run(RunExecutionRequest.newBuilder().setSession(session).setSpec(spec).build())) {
-        last = event;
-      }
-      require(given.equals(Values.plain(last.getFlowExited().getResult(), last.getFlowExited().getResultJson())), last);
+      Object result = hub.result(session, "echo", Map.of("given", given));
+      require(given.equals(result), result);
       Map<String, Integer> changes = new TreeMap<>();
       var request = WatchAuditEntriesRequest.newBuilder().setParent(organization).setReplayOnly(true).build();
       var audit = AuditServiceGrpc.newBlockingStub(hub);
