@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import IO, Any
@@ -47,6 +47,21 @@ _forking = multiprocessing.get_context("forkserver")
 _forking.set_forkserver_preload(IMPORTED)
 
 
+class _Passed:
+    """An open file that comes with the process, which has it from its first moment on.
+
+    A `DupFd` that is made before the process is kept open here until the process asks for it: where that dies before, what
+    it was to print would never end, and whoever reads it would wait for ever. One that is made while the process is packed is
+    sent with it.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __reduce__(self) -> tuple[Callable[[Any], Any], tuple[Any]]:
+        return _same, (DupFd(self._descriptor),)
+
+
 class Forked:
     """A running script; what it prints comes from `stdout`. It has those methods of `subprocess.Popen` that tests use.
 
@@ -58,8 +73,8 @@ class Forked:
     ) -> None:
         read, write = os.pipe()
         self.stdout = os.fdopen(read)
-        files = {1: DupFd(write), 2: DupFd(stderr.fileno() if stderr else STDERR)} | (
-            {0: DupFd(stdin.fileno())} if stdin else {}
+        files = {1: _Passed(write), 2: _Passed(stderr.fileno() if stderr else STDERR)} | (
+            {0: _Passed(stdin.fileno())} if stdin else {}
         )
         self._command = command
         self._process = _forking.Process(target=_run, args=(command, dict(env), files))
@@ -97,6 +112,10 @@ def run(*arguments: str, env: Mapping[str, str], script: str = COMMAND, stdin: s
         code = forked.wait(DEADLINE_SECONDS)
         stderr.seek(0)
         return subprocess.CompletedProcess([script, *arguments], code, printed, stderr.read())
+
+
+def _same(file: Any) -> Any:
+    return file
 
 
 def _run(command: Sequence[str], env: Mapping[str, str], files: Mapping[int, Any]) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import select
 import subprocess
 import sys
+
+from forked import Forked
+from waiting import DEADLINE_SECONDS
 
 PROGRAM = """
 import asyncio, os, time
@@ -31,3 +36,20 @@ def test_a_copy_of_the_server_has_none_of_its_threads() -> None:
     """It had five of gRPC's, one of which crashed in one of some dozen processes that were started beside calls."""
     ran = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["1"]
+
+
+class Fatal(str):
+    """A text that ends the process that unpacks it."""
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return os._exit, (3,)
+
+
+def test_a_forked_process_that_dies_before_it_runs_ends_what_it_would_have_printed() -> None:
+    """Whoever waited for a line of it waited for ever: what it was to print on was open here, and nobody was to take it."""
+    forked = Forked([Fatal()], os.environ)
+    with forked.stdout:
+        ready, _, _ = select.select([forked.stdout], [], [], DEADLINE_SECONDS)
+        assert ready
+        assert forked.stdout.read() == ""
+    assert forked.wait(DEADLINE_SECONDS) == 3
