@@ -23,6 +23,7 @@ pytestmark = pytest.mark.either_database
 START, END = flows.component("start", "flow.start"), flows.component("end", "flow.end")
 THROUGH = flows.control("start", "end")
 SCRIPT = "set_data_output('result', 1)"
+SECONDS = flows.port("data_input", "seconds", 1)
 
 
 @dataclass(frozen=True)
@@ -285,9 +286,22 @@ TABLE = [
         "SEVERAL_SOURCES",
         "components[2].ports[1]",
         between(
-            flows.component("x", "flow.delay", ports=[flows.port("data_input", "seconds", 1)], seconds=2), routes=("next",)
+            flows.component("x", "flow.delay", ports=[SECONDS], seconds=2), routes=("next",)
         ),
         "x",
+    ),
+    *(
+        warning(
+            "REPEATED_PORT",
+            f"components[2].ports[{number}]",
+            between(flows.component("x", "flow.delay", ports=list(ports)), routes=("next",)),
+            "x",
+        )
+        for number, ports in (
+            (1, (SECONDS, flows.port("data_input", "seconds"))),
+            (1, (flows.port("data_input", "seconds"), SECONDS)),
+            (2, (flows.port("flow_input", "in"), SECONDS, flows.port("flow_input", "in"))),
+        )
     ),
     *(
         warning(

@@ -8,7 +8,7 @@ import (
 )
 
 // ContractDigest is the SHA-256 of the descriptors that the stubs were generated from.
-const ContractDigest = "e33f52215f9151df3b6b324e9ff205d0acaeee7e449d2638c74633744f75d5d5"
+const ContractDigest = "63ee49544ffecc1ed92ee75f0fe5af552ce4f02925fe10e9a00fc6958cc9e6a5"
 
 // Services are the clients of all services. No two have a method of the same name.
 type Services struct {

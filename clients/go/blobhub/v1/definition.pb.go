@@ -98,6 +98,9 @@ const (
 	// control that crosses a scope's border by another route than the scope's own; or data that leaves a scope for anything but a
 	// `data.value`.
 	DefinitionProblemType_DEFINITION_PROBLEM_TYPE_INVALID_SCOPE DefinitionProblemType = 27
+	// A warning: a port of a component that is declared already, with the same category and route, while at most one of them has a
+	// value, which holds.
+	DefinitionProblemType_DEFINITION_PROBLEM_TYPE_REPEATED_PORT DefinitionProblemType = 28
 )
 
 // Enum value maps for DefinitionProblemType.
@@ -131,6 +134,7 @@ var (
 		25: "DEFINITION_PROBLEM_TYPE_REPEATED_CONNECTION",
 		26: "DEFINITION_PROBLEM_TYPE_NEVER_TAKEN",
 		27: "DEFINITION_PROBLEM_TYPE_INVALID_SCOPE",
+		28: "DEFINITION_PROBLEM_TYPE_REPEATED_PORT",
 	}
 	DefinitionProblemType_value = map[string]int32{
 		"DEFINITION_PROBLEM_TYPE_UNSPECIFIED":            0,
@@ -161,6 +165,7 @@ var (
 		"DEFINITION_PROBLEM_TYPE_REPEATED_CONNECTION":    25,
 		"DEFINITION_PROBLEM_TYPE_NEVER_TAKEN":            26,
 		"DEFINITION_PROBLEM_TYPE_INVALID_SCOPE":          27,
+		"DEFINITION_PROBLEM_TYPE_REPEATED_PORT":          28,
 	}
 )
 
@@ -2083,7 +2088,8 @@ const file_blobhub_v1_definition_proto_rawDesc = "" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12-\n" +
 	"\x12execution_sequence\x18\x03 \x01(\x03R\x11executionSequence\x12-\n" +
 	"\x12omitted_components\x18\x04 \x01(\x05R\x11omittedComponents\x12/\n" +
-	"\x13omitted_connections\x18\x05 \x01(\x05R\x12omittedConnections*\xf8\t\n" +
+	"\x13omitted_connections\x18\x05 \x01(\x05R\x12omittedConnections*\xa3\n" +
+	"\n" +
 	"\x15DefinitionProblemType\x12'\n" +
 	"#DEFINITION_PROBLEM_TYPE_UNSPECIFIED\x10\x00\x12,\n" +
 	"(DEFINITION_PROBLEM_TYPE_INVALID_DOCUMENT\x10\x01\x122\n" +
@@ -2113,7 +2119,8 @@ const file_blobhub_v1_definition_proto_rawDesc = "" +
 	"'DEFINITION_PROBLEM_TYPE_UNKNOWN_VERSION\x10\x18\x12/\n" +
 	"+DEFINITION_PROBLEM_TYPE_REPEATED_CONNECTION\x10\x19\x12'\n" +
 	"#DEFINITION_PROBLEM_TYPE_NEVER_TAKEN\x10\x1a\x12)\n" +
-	"%DEFINITION_PROBLEM_TYPE_INVALID_SCOPE\x10\x1b*\x98\x01\n" +
+	"%DEFINITION_PROBLEM_TYPE_INVALID_SCOPE\x10\x1b\x12)\n" +
+	"%DEFINITION_PROBLEM_TYPE_REPEATED_PORT\x10\x1c*\x98\x01\n" +
 	"\x19DefinitionProblemSeverity\x12+\n" +
 	"'DEFINITION_PROBLEM_SEVERITY_UNSPECIFIED\x10\x00\x12%\n" +
 	"!DEFINITION_PROBLEM_SEVERITY_ERROR\x10\x01\x12'\n" +

@@ -106,6 +106,10 @@ class _DefinitionProblemTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[
     control that crosses a scope's border by another route than the scope's own; or data that leaves a scope for anything but a
     `data.value`.
     """
+    DEFINITION_PROBLEM_TYPE_REPEATED_PORT: _DefinitionProblemType.ValueType  # 28
+    """A warning: a port of a component that is declared already, with the same category and route, while at most one of them has a
+    value, which holds.
+    """
 
 class DefinitionProblemType(_DefinitionProblemType, metaclass=_DefinitionProblemTypeEnumTypeWrapper):
     """What is wrong with a definition."""
@@ -187,6 +191,10 @@ DEFINITION_PROBLEM_TYPE_INVALID_SCOPE: DefinitionProblemType.ValueType  # 27
 """A `parent_id` that names no scope, or scopes within each other too deep or in a circle; a scope whose `body` leads nowhere;
 control that crosses a scope's border by another route than the scope's own; or data that leaves a scope for anything but a
 `data.value`.
+"""
+DEFINITION_PROBLEM_TYPE_REPEATED_PORT: DefinitionProblemType.ValueType  # 28
+"""A warning: a port of a component that is declared already, with the same category and route, while at most one of them has a
+value, which holds.
 """
 Global___DefinitionProblemType: _TypeAlias = DefinitionProblemType  # noqa: Y015
 

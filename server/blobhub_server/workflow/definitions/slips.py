@@ -67,13 +67,24 @@ def _of_component(component: Component, type_: ComponentType, path: str) -> Iter
         yield _warning(P.POLICY_WITHOUT_EFFECT, component.id, f"{path}.policy", message)
     elif component.policy != NO_POLICY:
         yield from _retry(component, f"{path}.policy.retry")
-    seen = set()
+    yield from _ports(component, path)
+
+
+def _ports(component: Component, path: str) -> Iterator[Problem]:
+    """Ports that are there already: whoever reads the document looks at one of them, and may look at the wrong one."""
+    first: dict[tuple[str, str], int] = {}
+    with_value: set[tuple[str, str]] = set()
     for number, port in enumerate(component.ports):
-        if port.has_value and (port.category, port.route) in seen:
+        key, place = (port.category, port.route), f"{path}.ports[{number}]"
+        other = first.setdefault(key, number)
+        if port.has_value and key in with_value:
             message = f"{port.route!r} has a value more than once; the last one holds"
-            yield _warning(P.SEVERAL_SOURCES, component.id, f"{path}.ports[{number}]", message)
+            yield _warning(P.SEVERAL_SOURCES, component.id, place, message)
+        elif other != number:
+            message = f"the {port.category} {port.route[:60]!r} is declared already, as ports[{other}]"
+            yield _warning(P.REPEATED_PORT, component.id, place, message)
         if port.has_value:
-            seen.add((port.category, port.route))
+            with_value.add(key)
 
 
 def _retry(component: Component, path: str) -> Iterator[Problem]:
