@@ -50,9 +50,8 @@ _forking.set_forkserver_preload(IMPORTED)
 class _Passed:
     """An open file that comes with the process, which has it from its first moment on.
 
-    A `DupFd` that is made before the process is kept open here until the process asks for it: where that dies before, what
-    it was to print would never end, and whoever reads it would wait for ever. One that is made while the process is packed is
-    sent with it.
+    A `DupFd` that is made before the process is kept open here until the process asks for it. Where that dies before, what
+    it was to print never ends, and whoever reads it waits for ever. One made while the process is packed is sent along.
     """
 
     def __init__(self, descriptor: int) -> None:

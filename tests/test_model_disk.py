@@ -20,8 +20,8 @@ from blobhub_server.errors import Overloaded
 from blobhub_server.onnx.inference import process as answering
 from blobhub_server.onnx.process_model import ProcessModel
 from blobhub_server.onnx.processing import processor
-from blobhub_server.onnx.scarcity import scarcity_errors
 from blobhub_server.platform.blobs.operations import attempt
+from blobhub_server.scarcity import scarcity_errors
 from calling import ask, seconds_to_retry
 from databases import select
 from inferring import doubling

@@ -285,9 +285,7 @@ TABLE = [
     warning(
         "SEVERAL_SOURCES",
         "components[2].ports[1]",
-        between(
-            flows.component("x", "flow.delay", ports=[SECONDS], seconds=2), routes=("next",)
-        ),
+        between(flows.component("x", "flow.delay", ports=[SECONDS], seconds=2), routes=("next",)),
         "x",
     ),
     *(

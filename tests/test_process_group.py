@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from blobhub_server.errors import Overloaded
 from blobhub_server.onnx.inference.limits import ProcessLimits
 from blobhub_server.onnx.inference.process import ModelProcess
 from blobhub_server.onnx.processing.limits import ProcessingLimits
@@ -166,7 +167,7 @@ def test_a_process_whose_end_cannot_be_watched_is_killed(tmp_path: Path, monkeyp
     monkeypatch.setattr("blobhub_server.process_group.Thread", NoThread)
 
     async def begin() -> None:
-        with pytest.raises(RuntimeError):
+        with pytest.raises(Overloaded):
             shell(f"sleep 600 & echo $! $$ >{pids}.new; mv {pids}.new {pids}; wait", Output(10))
         await until(lambda: not any_runs(pids))
 

@@ -51,6 +51,7 @@ from blobhub_server.rpc.reflection import add_reflection
 from blobhub_server.rpc.server import Health, Port, Ports, bind, make_server
 from blobhub_server.rpc.tls import TlsFiles
 from blobhub_server.rpc.validation import compile_constraints
+from blobhub_server.scarcity import work_in_threads
 from blobhub_server.start import NothingToServe
 
 log = structlog.get_logger()
@@ -78,6 +79,7 @@ async def running(
     `show_key` gets the administrator's key at the first start, before that is made.
     """
     logs.set_up(settings)
+    work_in_threads()
     settings = with_room(settings)
     log.info("starting", version=version("blobhub-server"), database=settings.url.partition(":")[0])
     async with AsyncExitStack() as stack:

@@ -11,6 +11,8 @@ from contextlib import suppress
 from threading import Thread
 from typing import IO, Protocol
 
+from blobhub_server.scarcity import scarcity_errors
+
 READ_BYTES = 64 << 10
 MAX_PIPE_BYTES = 1 << 20
 """What a pipe holds at most, unless root has made it larger (pipe(7))."""
@@ -86,32 +88,36 @@ class ProcessGroup:
     ) -> None:
         """Without `stdout` what is written there is nobody's; without `stderr` it goes to that of this process.
 
-        Raises OSError where it cannot begin; then there is no process.
+        Raises OSError where it cannot begin, Overloaded where the system has nothing to give; then there is no process.
         """
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
-        self._popen = subprocess.Popen(  # noqa: S603  callers name the program themselves
-            command,
-            env=env,
-            cwd=cwd,
-            stdin=stdin.fileno(),
-            stdout=_target(stdout) if stdout is not None else subprocess.DEVNULL,
-            stderr=_target(stderr) if stderr is not None else None,
-            bufsize=0,
-            start_new_session=True,
-        )
         self._outputs: list[Output] = []
-        try:
-            for output, pipe in ((stdout, self._popen.stdout), (stderr, self._popen.stderr)):
-                if isinstance(output, Output) and pipe is not None:
-                    output.follow(pipe)
-                    self._outputs.append(output)
-            Thread(target=self._watch, name=f"process {self.pid}", daemon=True).start()
-        except BaseException:  # There are no more threads, for instance.
-            self.kill()
-            self._popen.wait()
-            self._close_outputs()
-            raise
+        with scarcity_errors():
+            self._popen = subprocess.Popen(  # noqa: S603  callers name the program themselves
+                command,
+                env=env,
+                cwd=cwd,
+                stdin=stdin.fileno(),
+                stdout=_target(stdout) if stdout is not None else subprocess.DEVNULL,
+                stderr=_target(stderr) if stderr is not None else None,
+                bufsize=0,
+                start_new_session=True,
+            )
+            try:
+                self._follow(stdout, self._popen.stdout)
+                self._follow(stderr, self._popen.stderr)
+                Thread(target=self._watch, name=f"process {self.pid}", daemon=True).start()
+            except BaseException:  # There are no more threads, for instance.
+                self.kill()
+                self._popen.wait()
+                self._close_outputs()
+                raise
+
+    def _follow(self, output: HasFileno | Output | None, pipe: IO[bytes] | None) -> None:
+        if isinstance(output, Output) and pipe is not None:
+            output.follow(pipe)
+            self._outputs.append(output)
 
     @property
     def pid(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from blobhub_server.background import Rounds
 from blobhub_server.errors import Overloaded
+from blobhub_server.scarcity import Threads
 
 Result = TypeVar("Result")
 
@@ -109,7 +110,7 @@ class Turnstile:
 
 
 # One thread, because such work is Python: each thread more would take the interpreter's lock from the event loop once more.
-_BESIDE = ThreadPoolExecutor(max_workers=1, thread_name_prefix="off-loop")
+_BESIDE = Threads(max_workers=1, thread_name_prefix="off-loop")
 _turnstiles: WeakKeyDictionary[asyncio.AbstractEventLoop, Turnstile] = WeakKeyDictionary()
 
 

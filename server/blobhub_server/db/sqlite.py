@@ -33,7 +33,8 @@ from blobhub_server.db.records import Row
 from blobhub_server.db.sqlite_error import is_busy, raise_translated
 from blobhub_server.db.sqlite_file import FileMoved, SqliteFile
 from blobhub_server.db.trouble import retry_seconds
-from blobhub_server.errors import StorageUnavailable
+from blobhub_server.errors import Overloaded, StorageUnavailable
+from blobhub_server.scarcity import is_scarcity
 from blobhub_server.turnstile import Party
 
 Value = TypeVar("Value")
@@ -265,7 +266,7 @@ class SqliteDatabase(Database):
         async with self._lane.turn(party, patient=patient):
             connection = self._scanning.connect()
             try:
-                await _start(connection)
+                await _start(connection, patient=patient)
                 yield SqliteLongRead(connection)
             finally:
                 if connection.sync_connection is not None:
@@ -324,12 +325,19 @@ class SqliteDatabase(Database):
         tx.run_hooks()
 
 
-async def _start(connection: AsyncConnection) -> None:
-    """Open a connection. Cancelled in the middle of it, nobody would close the file, so a cancellation waits."""
+async def _start(connection: AsyncConnection, *, patient: bool) -> None:
+    """Open a connection. Cancelled in the middle of it, nobody would close the file, so a cancellation waits.
+
+    Where there is no thread for it, that is trouble with the storage to who is `patient`, and hears of no Overloaded.
+    """
     try:
         await uninterrupted(connection.start())
     except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
         raise StorageUnavailable from error
+    except RuntimeError as error:
+        if not is_scarcity(error):
+            raise
+        raise (StorageUnavailable if patient else Overloaded) from error
 
 
 async def _when_free(attempt: Callable[[], Awaitable[Value]], until: float | None = None) -> Value:

@@ -14,7 +14,6 @@ import asyncio
 import base64
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from typing import TypeVar
@@ -41,6 +40,7 @@ from blobhub_server.objects.contract import (
 from blobhub_server.objects.google_bucket import Bucket, Missing, Unmet, translated
 from blobhub_server.objects.grant import Grant, SignedRequest
 from blobhub_server.objects.outline import BLOCK_BYTES, Hasher, Outline
+from blobhub_server.scarcity import Threads
 
 Value = TypeVar("Value")
 
@@ -58,7 +58,7 @@ class GoogleObjects(ObjectStore):
     def __init__(self, client: storage.Client, bucket: str, prefix: str = "") -> None:
         """`prefix` is empty or ends with a slash."""
         self._bucket = Bucket(client, bucket, prefix)
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="objects")
+        self._threads = Threads(THREADS, thread_name_prefix="objects")
 
     def _writer(self, max_bytes: int | None) -> ObjectWriter:
         return GoogleWriter(self._bucket, self._threads, max_bytes)
@@ -253,7 +253,7 @@ class GoogleObjects(ObjectStore):
 class GoogleWriter(BlockWriter):
     """Writes an object of one block at once, and a larger one by a resumable upload and a copy."""
 
-    def __init__(self, bucket: Bucket, threads: ThreadPoolExecutor, max_bytes: int | None) -> None:
+    def __init__(self, bucket: Bucket, threads: Threads, max_bytes: int | None) -> None:
         super().__init__(max_bytes)
         self._bucket = bucket
         self._threads = threads
@@ -291,7 +291,7 @@ class GoogleWriter(BlockWriter):
             self._bucket.delete(self._name)
 
 
-async def _in_thread(threads: ThreadPoolExecutor, work: Callable[[], Value]) -> Value:
+async def _in_thread(threads: Threads, work: Callable[[], Value]) -> Value:
     """Call Google's library in a thread. Raises StorageUnavailable in place of its errors."""
     return await asyncio.get_running_loop().run_in_executor(threads, translated(work))
 

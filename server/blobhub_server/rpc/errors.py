@@ -16,8 +16,9 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2 as details
 from google.rpc import status_pb2
 
-from blobhub_server.errors import BlobHubError, Internal, LimitExceeded
+from blobhub_server.errors import BlobHubError, Internal, LimitExceeded, Overloaded
 from blobhub_server.rpc.wire import to_duration
+from blobhub_server.scarcity import is_scarcity
 
 log = structlog.get_logger()
 
@@ -33,9 +34,15 @@ longer.
 
 
 def to_blobhub_error(error: BaseException, method: str) -> BlobHubError:
-    """The error itself when it is a BlobHubError; else an Internal, after logging the error under its id."""
+    """The error itself when it is a BlobHubError; else an Internal, after logging the error under its id.
+
+    It is Overloaded where the system has no thread or descriptor to give: libraries begin threads of their own.
+    """
     if isinstance(error, BlobHubError):
         return error
+    if is_scarcity(error):
+        log.warning("system_has_nothing_to_give", method=method, error=str(error))
+        return Overloaded()
     internal = Internal(str(uuid.uuid4()))
     log.error("internal_error", method=method, error_id=internal.metadata["error_id"], exc_info=error)
     return internal

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from urllib.parse import urljoin, urlsplit
@@ -13,6 +12,7 @@ from urllib.parse import urljoin, urlsplit
 from blobhub_server.http.outbound import address as addresses
 from blobhub_server.http.outbound.allowance import Allowance
 from blobhub_server.http.outbound.message import InvalidUrl, RefusedTarget, Unreachable
+from blobhub_server.scarcity import Threads
 from blobhub_server.turnstile import Party, Turnstile
 
 MAX_URL = 8192
@@ -28,7 +28,7 @@ Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 
 RESOLVING_AT_ONCE = 16
 # Of its own, because a name server that is silent holds a thread for long, and others are needed by everybody.
-_RESOLVING = ThreadPoolExecutor(max_workers=RESOLVING_AT_ONCE, thread_name_prefix="resolver")
+_RESOLVING = Threads(max_workers=RESOLVING_AT_ONCE, thread_name_prefix="resolver")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,8 +21,8 @@ from blobhub_server.onnx.inference.errors import InferenceCrashed, InferenceExha
 from blobhub_server.onnx.inference.frame import BrokenFrame, FrameReader, read_tensors
 from blobhub_server.onnx.inference.limits import ProcessLimits
 from blobhub_server.onnx.inference.tensor import Tensor
-from blobhub_server.onnx.scarcity import scarcity_errors
 from blobhub_server.process_group import Output, ProcessGroup
+from blobhub_server.scarcity import scarcity_errors
 
 CHILD = "blobhub_server.onnx.inference.child"
 MAX_SAID_BYTES = 8 << 10

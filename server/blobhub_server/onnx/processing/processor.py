@@ -17,7 +17,6 @@ from blobhub_server.onnx.processing.limits import ProcessingLimits
 from blobhub_server.onnx.processing.report import Report, decode_outcome
 from blobhub_server.onnx.refusal import RefusalReason, Refused
 from blobhub_server.onnx.runtime import require_extra
-from blobhub_server.onnx.scarcity import scarcity_errors
 from blobhub_server.process_group import Output, ProcessGroup
 from blobhub_server.turnstile import Party, Turnstile
 
@@ -53,8 +52,7 @@ async def _process(model: BinaryIO, limits: ProcessingLimits, folder: str) -> Re
     # -I: neither the folder nor the environment adds modules to what the process imports. -B: it writes no files.
     command = (sys.executable, "-I", "-B", "-m", CHILD, json.dumps(asdict(limits)))
     answer, said = Output(4 * limits.max_document_bytes + (1 << 20)), Output(MAX_SAID_BYTES)
-    with scarcity_errors():
-        process = ProcessGroup(*command, cwd=folder, env=confinement.ENVIRONMENT, stdin=model, stdout=answer, stderr=said)
+    process = ProcessGroup(*command, cwd=folder, env=confinement.ENVIRONMENT, stdin=model, stdout=answer, stderr=said)
     try:
         async with asyncio.timeout(limits.max_wall_seconds):
             returncode = await process.wait()

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import structlog
 
-from blobhub_server.errors import BlobHubError, is_panic
+from blobhub_server.errors import BlobHubError, Overloaded, is_panic
+from blobhub_server.scarcity import is_scarcity
 from blobhub_server.workflow.components.awaits import Await
 from blobhub_server.workflow.components.contract import (
     ComponentContext,
@@ -70,5 +71,9 @@ async def _result(graph: Graph, step: RunStep, context: ComponentContext) -> Out
     except BaseException as error:
         if not (isinstance(error, Exception) or is_panic(error)):
             raise
+        if is_scarcity(error):
+            log.warning("system_has_nothing_to_give", component=component.type, error=str(error))
+            scarce = Overloaded()
+            return ComponentError(scarce.message, reason=scarce.reason)
         log.exception("component_failed", component=component.type, execution_id=context.execution_id)
         return ComponentError("the component failed unexpectedly", reason="INTERNAL")
