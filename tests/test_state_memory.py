@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from dataclasses import replace
+from typing import Any
 
+import counters
 import flows
 import pytest
 from blobhub.v1 import execution_pb2
+from blobhub_server.workflow.interpreter.size import json_memory, memory_of
 from blobhub_server.workflow.runtime.embedded import state_memory
 from blobhub_server.workflow.runtime.embedded.state_memory import StateMemory
+from blobhub_server.workflow.runtime.performer import Performer
 from calling import ask, outcome
 from interpreting import EXECUTION
+from runs import run
 from served import Api
-from waiting import until
+from waiting import until, within_deadline
 
 TEXT_BYTES = 1_000_000
 
@@ -67,3 +74,43 @@ async def test_an_execution_fails_that_takes_more_than_its_organization_may_and_
     other = await start(await api.session(waiting(), organization="other"))
     assert [await ends(execution) for execution in [*first, other]] == ["", "", ""]
     assert await ends(await start(session)) == ""
+
+
+def test_json_takes_as_much_memory_as_the_value_that_is_read_from_it_about() -> None:
+    for value in ("x" * 1_000, "é" * 1_000, [1.5] * 1_000, [[0]] * 1_000, {str(number): "a" for number in range(1_000)}):
+        assert memory_of(value) / 2 <= json_memory(json.dumps(value, ensure_ascii=False)) <= 2 * memory_of(value)
+
+
+async def test_what_scripts_are_run_on_counts_while_they_wait_for_their_turn(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each execution has its object twice: as it was when the step was entered, and as it is when that is run."""
+    monkeypatch.setattr(state_memory, "MAX_ORGANIZATION_BYTES", 7 * TEXT_BYTES // 2)
+    perform, go_on, waiting = Performer.run, asyncio.Event(), list[str]()
+
+    async def wait(performer: Performer, graph: Any, execution: Any, step: Any, tell: Any) -> Any:
+        waiting.append(execution.id)
+        await go_on.wait()
+        return await perform(performer, graph, execution, step, tell)
+
+    monkeypatch.setattr(Performer, "run", wait)
+    document = counters.script("set_data_output('result', inputs.n[1:])")
+    sessions = [await api.session(document, organization=name) for name in ("first", "second")]
+    for session in sessions:
+        await counters.put(api, session, "x" * TEXT_BYTES)
+    running = [asyncio.create_task(run(api, session)) for session in sessions]
+    await until(lambda: len(waiting) == 2)  # of two organizations, which have what they may each
+    other = await _another_session(api, sessions[0])
+    await counters.put(api, other, "x" * TEXT_BYTES)
+    refused = await within_deadline(run(api, other))
+    assert refused.failure.reason == "STATE_LIMIT"
+    assert "'counter'" in refused.failure.message
+    go_on.set()
+    for ended in await asyncio.gather(*running):
+        assert ended.state == execution_pb2.EXECUTION_STATE_COMPLETED
+    assert (await run(api, other)).state == execution_pb2.EXECUTION_STATE_COMPLETED
+
+
+async def _another_session(api: Api, session: str) -> str:
+    revision = (await ask(api, "GetSession", session=session)).session.revision_id
+    return (await ask(api, "CreateSession", revision=revision)).session.id

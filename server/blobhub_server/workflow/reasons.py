@@ -48,6 +48,8 @@ OF_COMPONENTS: Mapping[str, str] = {
     "SCRIPT_OUTPUT": "An output of a script, or what it emits, is not JSON or too large.",
     "SESSION_READ_LIMIT": f"The session objects that a step reads, or changes in place, have more than "
     f"{MAX_STEP_BYTES >> 20} MiB together as JSON.",
+    "STATE_LIMIT": "What a script reads of session objects when it is run takes more memory than a server has, beside what "
+    "else all executions of its organization work on.",
     "SESSION_CONFLICT": "Others changed the session objects of a script each time before it had ended, 100 times.",
     "SCRIPT_CRASHED": "The process that ran a script ended under it.",
     "CAPABILITY_MISSING": "It needs something of a blob type that is not installed any more.",

@@ -28,6 +28,7 @@ from blobhub_server.workflow.interpreter.records import (
 )
 from blobhub_server.workflow.interpreter.session_values import MAX_STEP_BYTES, Unread, are_unread, beyond_reading, reread
 from blobhub_server.workflow.interpreter.signal_waits import WaitChanges
+from blobhub_server.workflow.interpreter.size import json_memory
 from blobhub_server.workflow.interpreter.state import TERMINAL, ExecutionState
 from blobhub_server.workflow.interpreter.tasks import NO_TASKS, TaskTurn, task_turn
 from blobhub_server.workflow.interpreter.turn import Turn
@@ -67,6 +68,7 @@ __all__ = [
     "apply",
     "are_unread",
     "beyond_reading",
+    "json_memory",
     "needs",
     "reread",
     "task_turn",

@@ -44,11 +44,12 @@ class SessionObject:
 class Reading:
     """What one read of some objects of a session has found: values and etags, by alias. Absent ones are in neither.
 
-    A value that was left out has something in its place that stands for it.
+    A value that was left out has something in its place that stands for it. `memory_bytes` is about what the values take.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
     etags: Mapping[str, str] = field(default_factory=dict)
+    memory_bytes: int = 0
 
 
 def type_of(value: Any) -> str:

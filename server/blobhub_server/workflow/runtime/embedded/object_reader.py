@@ -13,7 +13,7 @@ from blobhub_server.background import Turns
 from blobhub_server.cache import Cache
 from blobhub_server.db.engine import Transaction
 from blobhub_server.turnstile import Turnstile, off_loop
-from blobhub_server.workflow.interpreter import MAX_STEP_BYTES, Unread
+from blobhub_server.workflow.interpreter import MAX_STEP_BYTES, Unread, json_memory
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.session_object import Reading
 from blobhub_server.workflow.store import session_object as object_store
@@ -43,12 +43,13 @@ class RunQuery(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is to be read for a turn: what is known of it, of which so many bytes were `parsed` for it alone, and the large
-    values that are missing, with their sizes."""
+    """What is to be read for a turn: what is known of it, how much memory that takes about, of which so many bytes of JSON
+    were `parsed` for it alone, and the large values that are missing, with their sizes."""
 
     session_id: str
     values: dict[str, Any]
     etags: dict[str, str]
+    memory_bytes: int
     parsed: int
     missing: Mapping[str, int]
 
@@ -61,7 +62,7 @@ class ObjectReader:
 
     def __init__(self) -> None:
         self._room = Turnstile(MAX_LARGE_TURNS)
-        self._large: Cache[tuple[Any]] = Cache(max_count=_MAX_LARGE, max_bytes=_MAX_LARGE_BYTES)
+        self._large: Cache[tuple[Any, int]] = Cache(max_count=_MAX_LARGE, max_bytes=_MAX_LARGE_BYTES)
 
     @asynccontextmanager
     async def reading(
@@ -75,7 +76,7 @@ class ObjectReader:
         party = (organization_id, execution.actor_id)
         plan = await run(lambda tx: self._plan(tx, session_id, aliases, needs))
         if not plan.missing and plan.parsed <= _MAX_ASIDE_BYTES:
-            yield Reading(values=plan.values, etags=plan.etags)
+            yield Reading(values=plan.values, etags=plan.etags, memory_bytes=plan.memory_bytes)
             return
         del plan  # However many wait, they hold nothing meanwhile.
         async with self._room.turn(party):
@@ -105,7 +106,7 @@ class ObjectReader:
         """What is known of the objects, and what is to be read of them."""
         values, etags, missing = dict[str, Any](), dict[str, str](), dict[str, int]()
         look = object_store.read_small if len(aliases) <= _MAX_SMALL else object_store.read_sizes
-        found, turns, parsed = await look(tx, session_id, aliases), Turns(), 0
+        found, turns, parsed, memory = await look(tx, session_id, aliases), Turns(), 0, 0
         chosen = _choose({alias: size for alias, _, size, _ in found}, needs)
         for alias, etag, size, text in found:
             etags[alias] = etag
@@ -114,23 +115,28 @@ class ObjectReader:
             elif text is not None:
                 values[alias] = json.loads(text)
                 parsed += size
+                memory += json_memory(text)
                 await turns.pause()
             elif (known := self._large.get(etag)) is not None:
                 values[alias] = known[0]
+                memory += known[1]
             else:
                 missing[alias] = size
-        return _Plan(session_id=session_id, values=values, etags=etags, parsed=parsed, missing=missing)
+        return _Plan(session_id=session_id, values=values, etags=etags, memory_bytes=memory, parsed=parsed, missing=missing)
 
     async def _load(self, tx: Transaction, plan: _Plan, organization_id: str) -> Reading:
         """What was planned, with the values that were missing; those that have gone meanwhile are absent."""
         values, etags = plan.values, {alias: etag for alias, etag in plan.etags.items() if alias not in plan.missing}
+        memory = plan.memory_bytes
         for aliases in _portions(plan.missing):
             for alias, etag, text in await object_store.read(tx, plan.session_id, aliases):
                 parse = partial(json.loads, text)
                 values[alias], etags[alias] = await off_loop(len(text), (organization_id, plan.session_id), parse), etag
+                size = json_memory(text)
+                memory += size
                 if len(text) > object_store.SMALL_BYTES:
-                    self._large.put(etag, (values[alias],), len(text))
-        return Reading(values=values, etags=etags)
+                    self._large.put(etag, (values[alias], size), len(text))
+        return Reading(values=values, etags=etags, memory_bytes=memory)
 
 
 def _choose(sizes: Mapping[str, int], needs: Sequence[Collection[str]]) -> Collection[str]:

@@ -103,7 +103,7 @@ class Runner:
         self._deadline: asyncio.TimerHandle | None = None
         not_before = max(progress.execution.create_time.timestamp(), journaled)
         self._time = SteadyClock(context.clock, context.monotonic, not_before)
-        self._underway = Underway(self, graph, context.performer, context.object_locks)
+        self._underway = Underway(self, graph, context.performer, context.object_locks, context.memory)
         self._finished = False
         self._cautious = False
         self._counted = False
@@ -267,10 +267,10 @@ class Runner:
     def _reading(self, aliases: Collection[str], needed: Sequence[Collection[str]]) -> AbstractAsyncContextManager[Reading]:
         return self._context.journal.objects.reading(self._read, self.execution, aliases, needed)
 
-    async def read_objects(self, aliases: Collection[str]) -> Mapping[str, Any]:
-        """The values of session objects as they are now, by alias."""
+    async def read_objects(self, aliases: Collection[str]) -> Reading:
+        """The session objects as they are now."""
         async with self._reading(aliases, [aliases]) as objects:
-            return objects.values
+            return objects
 
     def start_unit(
         self,

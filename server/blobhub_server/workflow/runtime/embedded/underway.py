@@ -12,7 +12,9 @@ from blobhub_server.workflow.components.contract import ComponentError
 from blobhub_server.workflow.definitions.graph import Graph, Node
 from blobhub_server.workflow.interpreter import Completion, Happening, RunStep, Wait, are_unread, beyond_reading, reread
 from blobhub_server.workflow.rules.execution import Execution
+from blobhub_server.workflow.rules.session_object import Reading
 from blobhub_server.workflow.runtime.embedded.object_locks import ObjectLocks
+from blobhub_server.workflow.runtime.embedded.state_memory import StateMemory
 from blobhub_server.workflow.runtime.performer import Performer
 
 FREE_CONFLICTS, MAX_CONFLICTS = 10, 100
@@ -33,8 +35,8 @@ class Driver(Protocol):
     async def post_and_wait(self, happening: Happening) -> None:
         """Queue a happening; return when what follows from it is durable. Raises what kept it from being stored."""
 
-    async def read_objects(self, aliases: Collection[str]) -> Mapping[str, Any]:
-        """The values of session objects as they are now, by alias; an Unread where that is more than a step may read."""
+    async def read_objects(self, aliases: Collection[str]) -> Reading:
+        """The session objects as they are now; with an Unread where they are more than a step may read."""
 
     def now(self) -> float:
         """The unix time that timers go by."""
@@ -43,11 +45,12 @@ class Driver(Protocol):
 class Underway:
     """Runs the steps of an execution and sets its timers. What comes of them is posted to its driver."""
 
-    def __init__(self, driver: Driver, graph: Graph, performer: Performer, locks: ObjectLocks) -> None:
+    def __init__(self, driver: Driver, graph: Graph, performer: Performer, locks: ObjectLocks, memory: StateMemory) -> None:
         self._driver = driver
         self._graph = graph
         self._performer = performer
         self._locks = locks
+        self._memory = memory
         self._steps: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._timers: dict[tuple[int, int, float], asyncio.TimerHandle] = {}
         self._conflicts: dict[int, int] = {}
@@ -129,16 +132,18 @@ class Underway:
         execution = self._driver.execution
         alone_for = execution.id if conflicts >= FREE_CONFLICTS else ""
         async with self._locks.hold(execution.session_id, read | node.session_writes, alone_for):
-            session = await self._driver.read_objects(read)
-            if are_unread(read, session):
-                beyond = beyond_reading(read)
-                self._driver.post(Completion(step=command.step, attempt=command.attempt, result=beyond))
-                return
-            completion = await self._perform_on(command, session)
-            given = {alias: session[alias] for alias in read & session.keys()}
-            self._conflicts[command.step] = conflicts + 1  # It is run again only where there was one.
-            with suppress(Exception):  # What kept it from being stored is told to the driver too.
-                await self._driver.post_and_wait(replace(completion, session=given))
+            objects = await self._driver.read_objects(read)
+            # It has them for as long as it waits for its turn to run, runs, and waits to be stored.
+            with self._memory.counted(execution, objects.memory_bytes) as fits:
+                if are_unread(read, objects.values) or not fits:
+                    error = _no_room(read) if not fits else beyond_reading(read)
+                    self._driver.post(Completion(step=command.step, attempt=command.attempt, result=error))
+                    return
+                completion = await self._perform_on(command, objects.values)
+                given = {alias: objects.values[alias] for alias in read & objects.values.keys()}
+                self._conflicts[command.step] = conflicts + 1  # It is run again only where there was one.
+                with suppress(Exception):  # What kept it from being stored is told to the driver too.
+                    await self._driver.post_and_wait(replace(completion, session=given))
 
     async def _perform_on(self, command: RunStep, session: Mapping[str, Any]) -> Completion:
         try:
@@ -146,6 +151,13 @@ class Underway:
         except ComponentError as error:
             return Completion(step=command.step, attempt=command.attempt, result=error)
         return await self._perform(replace(command, inputs=inputs))
+
+
+def _no_room(aliases: Iterable[str]) -> ComponentError:
+    """The error of a step that cannot have its session objects in memory beside all else that is there."""
+    names = ", ".join(map(repr, sorted(aliases)[:5]))
+    message = f"with {names} the executions of its organization take more memory together than they may"
+    return ComponentError(message, reason="STATE_LIMIT")
 
 
 def _conflict(aliases: Iterable[str]) -> ComponentError:
