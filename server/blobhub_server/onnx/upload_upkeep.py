@@ -6,22 +6,18 @@ Removing parts is an effort of this server alone, and ends with it. What it leav
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 
-import structlog
-
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import StorageUnavailable
+from blobhub_server.db.upkeep import attempt
 from blobhub_server.ids import NOTHING
 from blobhub_server.onnx.rules.upload import UploadState
 from blobhub_server.onnx.store import upload as store
 from blobhub_server.onnx.uploads import Uploads
-
-log = structlog.get_logger()
 
 LOOK_SECONDS = 60.0
 """How often it is looked for what has ended."""
@@ -59,7 +55,7 @@ class UploadUpkeep:
         await self._serving.wait()
         while True:
             for work in (self._expire, self._settle, self._forget):
-                await self._do(work)
+                await attempt(self._host.db, work, "upkeep_failed")
             await self._discard_as_they_end(LOOK_SECONDS)
 
     async def _discard_as_they_end(self, seconds: float) -> None:
@@ -68,19 +64,10 @@ class UploadUpkeep:
         end = loop.time() + seconds
         while (left := end - loop.time()) > 0:
             self._some_ended.clear()
-            await self._do(self._discard)
+            await attempt(self._host.db, self._discard, "upkeep_failed")
             with suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._some_ended.wait()
-
-    async def _do(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do some of the work. What fails is tried again at the next look."""
-        try:
-            await work()
-        except StorageUnavailable as error:
-            self._host.db.trouble.report(error)
-        except Exception:
-            log.exception("upkeep_failed", work=getattr(work, "__name__", ""))
 
     async def _discard(self) -> None:
         for upload_id in [*self._ended]:

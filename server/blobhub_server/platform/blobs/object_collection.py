@@ -15,7 +15,8 @@ import structlog
 
 from blobhub_server.blobtypes.registry import BlobTypes
 from blobhub_server.db.engine import Database, Transaction
-from blobhub_server.errors import BlobTypeNotInstalled, StorageUnavailable
+from blobhub_server.db.upkeep import PASS_SECONDS, take_passes
+from blobhub_server.errors import BlobTypeNotInstalled
 from blobhub_server.objects.contract import ObjectStore, StoredObject
 from blobhub_server.platform.store import blob as blob_store
 from blobhub_server.platform.store import content as content_store
@@ -23,8 +24,6 @@ from blobhub_server.platform.store import operation as operation_store
 
 log = structlog.get_logger()
 
-PASS_SECONDS = 3600.0
-"""How long between two passes. Whoever stores bytes refers to them within that time."""
 AT_ONCE = 500
 """How many objects are listed and looked up at once."""
 MAX_CANDIDATES = 10_000
@@ -44,19 +43,18 @@ class ObjectCollector:
         self._after = ""
 
     async def collect_forever(self) -> None:
-        """Take a pass after every hour, until cancelled."""
-        while True:
-            await asyncio.sleep(PASS_SECONDS)
-            try:
-                removed = await self.take_pass()
-                if removed:
-                    log.info("objects_collected", objects=removed)
-            except StorageUnavailable as error:
-                self._db.trouble.report(error)
-            except BlobTypeNotInstalled as error:
-                log.warning("objects_not_collected", reason=str(error))
-            except Exception:
-                log.exception("objects_not_collected")
+        """Take a pass after every hour, until cancelled. Whoever stores bytes refers to them within that time."""
+        await asyncio.sleep(PASS_SECONDS)
+        await take_passes(self._db, self._collect, "objects_not_collected")
+
+    async def _collect(self) -> None:
+        try:
+            removed = await self.take_pass()
+        except BlobTypeNotInstalled as error:
+            log.warning("objects_not_collected", reason=str(error))
+        else:
+            if removed:
+                log.info("objects_collected", objects=removed)
 
     async def take_pass(self) -> int:
         """Remove what the last pass found unneeded and still is; return how many objects. Then look for more.

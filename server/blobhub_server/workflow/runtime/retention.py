@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from functools import partial
-
-import structlog
 
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.engine import Transaction
-from blobhub_server.errors import StorageUnavailable
+from blobhub_server.db.upkeep import remove_in_rounds, take_passes
 from blobhub_server.ids import first_id
 from blobhub_server.workflow.rules.signal import KEPT_FOR
 from blobhub_server.workflow.store import signal as store
 
-log = structlog.get_logger()
-
-PASS_SECONDS = 3600.0
-"""How long between two passes."""
 ROWS = 10
 """How many signals a transaction removes at most. Each may have a mebibyte, which takes SQLite 10 ms."""
 
@@ -37,24 +30,12 @@ class SignalRetention:
     async def remove_forever(self) -> None:
         """Take a pass, and another one each hour, until cancelled."""
         await self._serving.wait()
-        while True:
-            try:
-                await self.take_pass()
-            except StorageUnavailable as error:
-                self._host.db.trouble.report(error)
-            except Exception:
-                log.exception("signals_not_removed")
-            await asyncio.sleep(PASS_SECONDS)
+        await take_passes(self._host.db, self.take_pass, "signals_not_removed")
 
     async def take_pass(self) -> None:
         """Remove what came too long ago. Ids tell when they were made."""
         end = first_id(self._host.clock() - KEPT_FOR)
-        removed = ROWS
-        while removed == ROWS:
-            begin = time.monotonic()
-            removed = await self._host.db.transact(partial(_remove_some, end=end))
-            # None is urgent, and calls come first.
-            await asyncio.sleep(time.monotonic() - begin)
+        await remove_in_rounds(self._host.db, partial(_remove_some, end=end), ROWS)
 
 
 async def _remove_some(tx: Transaction, *, end: str) -> int:

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 
-import structlog
-
 from blobhub_server.clock import Clock
 from blobhub_server.db.engine import Database, Transaction
-from blobhub_server.errors import StorageUnavailable
+from blobhub_server.db.upkeep import PASS_SECONDS, remove_in_rounds, take_passes
 from blobhub_server.platform.store import operation as store
 
-log = structlog.get_logger()
-
-PASS_SECONDS = 3600.0
-"""How long between two passes."""
 MAX_AGE = timedelta(days=30)
 """How long an operation is kept after it has ended."""
 MAX_ENDED = 1_000
@@ -36,29 +29,17 @@ class Retention:
 
     async def remove_forever(self) -> None:
         """Take a pass after every hour, until cancelled."""
-        while True:
-            await asyncio.sleep(PASS_SECONDS)
-            try:
-                await self.take_pass()
-            except StorageUnavailable as error:
-                self._db.trouble.report(error)
-            except Exception:
-                log.exception("operations_not_removed")
+        await asyncio.sleep(PASS_SECONDS)
+        await take_passes(self._db, self.take_pass, "operations_not_removed")
 
     async def take_pass(self) -> None:
         """Remove what is not kept any longer."""
         end = self._clock() - MAX_AGE
-        await self._remove(lambda tx: store.delete_ended_before(tx, end, ROWS))
+        await remove_in_rounds(self._db, lambda tx: store.delete_ended_before(tx, end, ROWS), ROWS)
         async with self._db.scan(_PARTY, patient=True) as tx:
             blob_ids = await store.blobs_with_more(tx, MAX_ENDED)
         for blob_id in blob_ids:
-            await self._remove(partial(_remove_surplus, blob_id=blob_id))
-
-    async def _remove(self, some: Callable[[Transaction], Awaitable[int]]) -> None:
-        """Remove in transactions of so many rows each, until none are left."""
-        removed = ROWS
-        while removed == ROWS:
-            removed = await self._db.transact(some)
+            await remove_in_rounds(self._db, partial(_remove_surplus, blob_id=blob_id), ROWS)
 
 
 async def _remove_surplus(tx: Transaction, *, blob_id: str) -> int:
