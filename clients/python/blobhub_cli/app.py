@@ -26,6 +26,7 @@ from blobhub_cli.nouns import (
     run,
     schedule,
     session,
+    signal,
     user,
     watch,
 )
@@ -34,7 +35,7 @@ EPILOG = "Exit codes, profiles and more examples: docs/cli.md"
 
 app = typer.Typer(name="blobhub", no_args_is_help=True, pretty_exceptions_enable=False, epilog=EPILOG)
 for module in (
-    *(login, run, watch, organization, blob, revision, definition, session, execution, schedule, model),
+    *(login, run, watch, organization, blob, revision, definition, session, execution, signal, schedule, model),
     *(metadata, member, user, key, credential, limit, audit, operation, profile),
 ):
     app.add_typer(module.noun.typer)
