@@ -91,10 +91,9 @@ def repeatable(path: str, request: Any) -> tuple[Any, bool]:
     method = _find(path)
     if method is None or not isinstance(request, Message):
         return request, False
-    if method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS:
-        return request, True
-    if "request_id" not in method.input_type.fields_by_name:
-        return request, False
+    fields = method.input_type.fields_by_name
+    if "request_id" not in fields:  # What is said under a lease of a task counts once.
+        return request, "lease" in fields or method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS
     sent: Any = type(request)()
     sent.CopyFrom(request)
     if sent.request_id:

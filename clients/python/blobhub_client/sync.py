@@ -43,6 +43,7 @@ from blobhub.v1 import (
     session_object_pb2_grpc,
     session_pb2_grpc,
     signal_pb2_grpc,
+    task_pb2_grpc,
     user_pb2_grpc,
 )
 from blobhub.v1.audit_pb2 import AuditEntry, WatchAuditEntriesRequest
@@ -118,6 +119,7 @@ class Client:
         self.session_objects = session_object_pb2_grpc.SessionObjectServiceStub(channel)
         self.sessions = session_pb2_grpc.SessionServiceStub(channel)
         self.signals = signal_pb2_grpc.SignalServiceStub(channel)
+        self.tasks = task_pb2_grpc.TaskServiceStub(channel)
         self.users = user_pb2_grpc.UserServiceStub(channel)
 
     def watch_session(self, session: str, *, after_session_sequence: int = 0, replay_only: bool = False) -> Iterator[Event]:
