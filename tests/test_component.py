@@ -9,8 +9,8 @@ from served import Api
 async def test_every_component_is_described(api: Api) -> None:
     listed = (await api.components.ListComponents(component_pb2.ListComponentsRequest())).components
     assert {item.type for item in listed} == {
-        "data.value", "flow.delay", "flow.end", "flow.fail", "flow.join", "flow.loop", "flow.start", "flow.switch",
-        "flow.try", "flow.wait", "genai.chat.openai",
+        "data.value", "flow.delay", "flow.each", "flow.end", "flow.fail", "flow.join", "flow.loop", "flow.start",
+        "flow.switch", "flow.try", "flow.wait", "genai.chat.openai",
         "http.request", "logic.code", "logic.expression", "model.infer", "task.call",
     }  # fmt: skip
     assert all(item.title and item.description and item.ports for item in listed)

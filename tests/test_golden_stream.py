@@ -76,7 +76,20 @@ def loop() -> str:
     return flows.document(parts, controls(*ways) + datas(*data, "loop.state end.value"))
 
 
-@pytest.mark.parametrize(("name", "definition"), [("printed", document()), ("scope", scopes()), ("loop", loop())])
+def each() -> str:
+    """Three items, one after the other; the first fails, as one may, and the last, because of which all fails."""
+    parts = [flows.component("start", "flow.start"), flows.component("end", "flow.end")]
+    parts.append(flows.component("each", "flow.each", items=[0, 2, 0], concurrency=1, failures=1))
+    parts += inside("each", flows.component("divide", "logic.expression", expression="6 / item"))
+    parts += inside("each", flows.component("done", "flow.end", value=expression("steps.divide.result")))
+    ways = ("start.next each", "each.body divide", "divide.success done", "each.failure end")
+    return flows.document(parts, controls(*ways) + datas("each.error end.value"))
+
+
+STREAMS = [("printed", document()), ("scope", scopes()), ("loop", loop()), ("each", each())]
+
+
+@pytest.mark.parametrize(("name", "definition"), STREAMS)
 async def test_what_watchers_are_told_is_in_order_and_always_the_same(api: Api, name: str, definition: str) -> None:
     session = await api.session(definition)
     await ask(api, "RunExecution", session=session, spec={"definition": "workflow"})

@@ -186,7 +186,7 @@ def test_the_memory_of_states_is_given_back() -> None:
     ("goes_on", "message"),
     [
         ("session.visits > 1", "`session` is not seen here: a data input that is an expression brings its value"),
-        ("item", "there is no `item` yet"),
+        ("item", "there is `item` inside of a `flow.each` alone"),
         ("state +", "is not a Python expression"),
         ("nothing", "there is no name `nothing`; there are error, index, input, inputs, state, steps, values"),
     ],
@@ -209,7 +209,9 @@ def test_what_a_round_is_given_is_not_seen_outside_of_it() -> None:
 
     path = "components[3].ports[0].value.expression"
     assert told({"type": "expression", "expression": "steps.loop.state"}) == told(None, "loop.rounds end.value") == []
-    assert told({"type": "expression", "expression": "index"}) == [(path, "there is `index` inside of a `flow.loop` alone")]
+    assert told({"type": "expression", "expression": "index"}) == [
+        (path, "there is `index` inside of a `flow.each` or a `flow.loop` alone")
+    ]
     message = "`loop` gives the output `index` inside alone"
     assert told({"type": "expression", "expression": "steps.loop.index"}) == [(path, message)]
     message = "'loop' gives 'index' inside alone, and 'end' is not inside of it"

@@ -65,8 +65,8 @@ def around(value: Any) -> str:
         ("default(steps.typo.result, 1)", 9, "there is no component `typo`"),
         ("has(input.typo)", 5, "with the alias `typo`"),
         ("error.message", 1, "no route `failure` leads here, so there is no `error`"),
-        ("index + 1", 1, "there is `index` inside of a `flow.loop` alone"),
-        ("[item for item in item]", 19, "there is no `item` yet"),
+        ("index + 1", 1, "there is `index` inside of a `flow.each` or a `flow.loop` alone"),
+        ("[item for item in item]", 19, "there is `item` inside of a `flow.each` alone"),
     ],
 )  # fmt: skip
 def test_names_are_resolved_with_line_and_column(text: str, column: int, message: str) -> None:

@@ -33,9 +33,15 @@ from tallying import require_agreement, take
 
 STEP_LIMIT = 40
 ROUTES = {"script": ("success", "failure"), "bad": ("success", "failure"), "all": ("next",), "first": ("next",), "end": ()}
-ROUTES |= {"stop": (), "fail": (), "try": ("success", "failure"), "loop": ("success", "failure")}
-SCOPES = ("try", "loop")
-KINDS = (*["script"] * 4, "bad", "all", "first", "end", "stop", "fail", *["try"] * 3, *["loop"] * 2)
+ROUTES |= {
+    "stop": (),
+    "fail": (),
+    "try": ("success", "failure"),
+    "loop": ("success", "failure"),
+    "each": ("success", "failure"),
+}
+SCOPES = ("try", "loop", "each")
+KINDS = (*["script"] * 4, "bad", "all", "first", "end", "stop", "fail", *["try"] * 3, *["loop"] * 2, *["each"] * 2)
 RETRY = {"retry": {"maximum_attempts": 2, "initial_interval": "1s"}}
 MADE = {
     "script": lambda id_: flows.component(id_, "logic.code", code="pass"),
@@ -47,6 +53,7 @@ MADE = {
     "fail": lambda id_: flows.component(id_, "flow.fail", reason="MEANT"),
     "try": lambda id_: flows.component(id_, "flow.try"),
     "loop": lambda id_: flows.component(id_, "flow.loop", **{"while": "index < 3 and state != 1"}, state=0),
+    "each": lambda id_: flows.component(id_, "flow.each", items=[1, 2, 3], concurrency=2, failures=len(id_) % 3),
 }
 
 

@@ -31,6 +31,8 @@ OF_COMPONENTS: Mapping[str, str] = {
     "INVALID_OUTPUT": "An output is not JSON, or beyond the bounds of a value.",
     "OPERATION_TYPE": "The operation of a `data.value` cannot be applied to the value that is there, or that is written.",
     "ROUTE_LEADS_NOWHERE": "It took a route that no connection carries; the message names those there are.",
+    "RESULT_LIMIT": "The results of a `flow.each` are more than a value may be; with `results` `none` they are not kept.",
+    "ITEM_CANCELLED": "An item of a `flow.each` was given up, because too many others have failed or all took too long.",
     "INTERRUPTED": "The server went down under it. It is tried again, however often, unless its policy forbids this reason.",
     "COMPONENT_ERROR": "It failed and gave no reason of its own. Those of `flow.fail` are the definition's.",
     "EXPRESSION_SYNTAX": "An expression that came through a connection is none.",

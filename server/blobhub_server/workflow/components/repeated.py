@@ -20,7 +20,7 @@ from blobhub_server.workflow.components.expressions import Evaluation
 from blobhub_server.workflow.components.scopes import BODY_PORT, ScopeComponent
 from blobhub_server.workflow.values import unwrap
 
-STATE, INDEX = "state", "index"
+STATE, INDEX, ITEM = "state", "index", "item"
 _WHILE = "while"
 
 

@@ -1,5 +1,5 @@
 """What expressions refer to beside the data inputs of their component: `input`, `values`, `session`, `steps`, `error` and,
-in a scope whose body is run more than once, `index`.
+in a scope whose body is run more than once, `item` and `index`.
 
 References are written out, as `steps.fetch.body` or `values["unit-price"]`, so what an expression reads is known when its
 definition is checked, and nothing else has to be kept for it.
@@ -17,20 +17,19 @@ from blobhub_server.workflow.components.contract import Component as ComponentTy
 from blobhub_server.workflow.components.contract import ComponentKind, ExpressionComponent
 from blobhub_server.workflow.components.data import persistence_of
 from blobhub_server.workflow.components.expressions import INPUTS
-from blobhub_server.workflow.components.repeated import INDEX
+from blobhub_server.workflow.components.repeated import INDEX, ITEM
 from blobhub_server.workflow.components.scopes import ScopeComponent
 from blobhub_server.workflow.definitions.document import DATA_INPUT, DATA_OUTPUT, Component
 from blobhub_server.workflow.definitions.lookup import Lookup
 from blobhub_server.workflow.values import unwrap
 
 INPUT, VALUES, SESSION, STEPS, ERROR = "input", "values", "session", "steps", "error"
-OF_ROUNDS = (INDEX,)
+OF_ROUNDS = (ITEM, INDEX)
 """Those that are of the round of a scope's body that a component is in, each the scope's output of that name."""
 ROOTS = (INPUT, VALUES, SESSION, STEPS, ERROR, *OF_ROUNDS)
 """The names that references begin with. A data input of one of these names comes first where its component's own expression
 sees it."""
-_NOT_YET = ("item",)
-_GIVEN_IN = {INDEX: "a `flow.loop`"}
+_GIVEN_IN = {ITEM: "a `flow.each`", INDEX: "a `flow.each` or a `flow.loop`"}
 _EXAMPLES = {INPUT: "input.name", VALUES: "values.price", SESSION: "session.visits", STEPS: "steps.fetch.body"}
 
 
@@ -193,10 +192,10 @@ def roots_seen(type_: ComponentType) -> tuple[str, ...]:
 
 
 def not_there(name: str) -> str:
-    """Why a name is not there that is elsewhere, or not yet; empty for any other."""
+    """Why a name is not there that is elsewhere; empty for any other."""
     if name == SESSION:
         return "`session` is not seen here: a data input that is an expression brings its value, as of when control came"
-    return f"there is no `{name}` yet" if name in _NOT_YET else ""
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

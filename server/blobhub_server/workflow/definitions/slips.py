@@ -27,7 +27,7 @@ from blobhub_server.workflow.definitions.lookup import Lookup, places_of
 from blobhub_server.workflow.definitions.references import References
 from blobhub_server.workflow.values import are_same, unwrap
 
-_PLACEHOLDER = re.compile(r"\{\{\s*(?:input|values|session|steps|error|index)\b")
+_PLACEHOLDER = re.compile(r"\{\{\s*(?:input|values|session|steps|error|item|index)\b")
 
 
 def slips(lookup: Lookup, references: References) -> Iterator[Problem]:

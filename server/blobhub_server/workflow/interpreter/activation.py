@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from blobhub_server.workflow.interpreter.joins import Joins
+from blobhub_server.workflow.interpreter.tally import Tally
 
 ROOT = 0
 """The number of the outermost activation, which is the execution."""
@@ -70,14 +71,15 @@ class Scope:
 
     `live` holds the activations that it waits for. `after` says how the step ends once there are none: it is set when its
     `finally` begins, or when no further round is to begin. `rounds` counts the rounds begun. `value` is what its rounds
-    have come to: the state of a loop.
+    have come to: the state of a loop. `tally` is what the items of an `each` have come to, once one has begun.
     """
 
     live: tuple[int, ...] = ()
     rounds: int = 0
     after: Mapping[str, Any] | None = None
     value: Any = None
+    tally: Tally | None = None
 
     def copy(self) -> Scope:
         """An independent copy."""
-        return replace(self)
+        return replace(self, tally=None if self.tally is None else self.tally.copy())

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from blobhub_server.workflow.components.awaits import IN_SCOPE, NEXT_ATTEMPT
 from blobhub_server.workflow.components.contract import ComponentKind
+from blobhub_server.workflow.components.each import Each
 from blobhub_server.workflow.components.repeated import STATE, Loop
 from blobhub_server.workflow.components.scopes import ScopeComponent
 from blobhub_server.workflow.definitions.graph import Graph
@@ -16,6 +17,7 @@ from blobhub_server.workflow.interpreter.control import close_step, place
 from blobhub_server.workflow.interpreter.holdings import Slot
 from blobhub_server.workflow.interpreter.records import Record
 from blobhub_server.workflow.interpreter.state import ExecutionState
+from blobhub_server.workflow.interpreter.tally import Tally
 
 
 def scope_of(graph: Graph, component_id: str) -> ScopeComponent:
@@ -30,6 +32,7 @@ def begin_scope(graph: Graph, state: ExecutionState, step: int) -> None:
     about = state.open[step]
     component = scope_of(graph, about.component_id)
     value = component.begins_with(about.inputs) if isinstance(component, Loop) else None
+    _forget_results(state, step)
     state.scopes[step] = Scope(value=value)
     state.owned.add(-step)
 
@@ -45,8 +48,16 @@ def try_again(graph: Graph, state: ExecutionState, step: int) -> None:
 
 def forget_scope(state: ExecutionState, step: int, component_id: str) -> None:
     """The step of a scope ends."""
+    _forget_results(state, step)
     del state.scopes[step]
     state.holdings.drop(_value_slot(step, component_id))
+
+
+def _forget_results(state: ExecutionState, step: int) -> None:
+    """What the items of an `each` have given is not held any more."""
+    scope = state.scopes.get(step)
+    if scope is not None and scope.tally is not None:
+        state.holdings.bytes -= scope.tally.memory
 
 
 def _value_slot(step: int, component_id: str) -> Slot:
@@ -85,7 +96,10 @@ def fold_entered(graph: Graph, state: ExecutionState, record: Record, kept: Mapp
 def _give(graph: Graph, state: ExecutionState, step: int, made: Activation) -> None:
     """Give a round of a body what it begins with."""
     id_ = state.open[step].component_id
-    given = scope_of(graph, id_).given(state.open[step].inputs, state.scopes[step].value, made.round)
+    component, inputs, scope = scope_of(graph, id_), state.open[step].inputs, state.own_scope(step)
+    if isinstance(component, Each) and scope.tally is None:
+        scope.tally = Tally.of(component.plan(inputs))
+    given = component.given(inputs, scope.value, made.round)
     for name, value in given.items():
         made.outputs[id_, name] = value
     version = state.holdings.current.get(_value_slot(step, id_)) if STATE in given else None
@@ -101,18 +115,20 @@ def fold_exited(graph: Graph, state: ExecutionState, record: Record, kept: Mappi
     scope.live = tuple(other for other in scope.live if other != number)
     if "after" in record.private:
         scope.after = record.private["after"]
-    if record.public["part"] == BODY and "error" not in record.public:
-        _take_round(graph, state, record, kept)
+    if record.public["part"] == BODY:
+        match scope_of(graph, state.open[record.step].component_id):
+            case Loop() if "error" not in record.public:
+                _take_round(state, record, kept)
+            case Each():
+                _take_item(state, record, kept)
     _remove(graph, state, number)
     close_if_left(graph, state, record.step)
 
 
-def _take_round(graph: Graph, state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
-    """A round of a body has ended well: what it has given is the state of its loop, whose attempts count anew."""
+def _take_round(state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
+    """A round of a loop has ended well: what it has given is the loop's state, and attempts count anew."""
     assert record.step is not None
     step = state.open[record.step]
-    if not isinstance(scope_of(graph, step.component_id), Loop):
-        return
     if step.failures:
         state.open[record.step] = replace(step, failures=0)
     outputs = record.private.get("outputs", {})
@@ -143,6 +159,20 @@ def fold_ending(graph: Graph, state: ExecutionState, number: int, record: Record
         close_if_left(graph, state, step)
     if not state.own(number).active:
         state.quiet[number] = None
+
+
+def _take_item(state: ExecutionState, record: Record, kept: Mapping[str, int]) -> None:
+    """An item has ended: what it has given is kept, or why it has failed."""
+    assert record.step is not None
+    tally, index = state.own_scope(record.step).tally, record.public["round"]
+    assert tally is not None
+    if "error" in record.public:
+        tally.take_error(index, record.public["error"])
+        return
+    before, private = tally.memory, record.private
+    value = private.get("outputs", {}).get("value")
+    tally.take_result(index, value, tuple(private.get("size", (0, 0))), kept.get("value", 0))
+    state.holdings.bytes += tally.memory - before
 
 
 def cut(graph: Graph, state: ExecutionState, number: int) -> None:

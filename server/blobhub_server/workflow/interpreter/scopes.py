@@ -6,7 +6,7 @@ nothing but those goes on in it, and it ends when they have.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from blobhub_server.workflow.components.contract import ComponentError, Outcome
@@ -105,6 +105,7 @@ class Scopes(Ending):
         error = None if left else ending.get("error")
         public |= {} if error is None else {"error": error}
         private = {"outputs": {"value": ending["value"]}} if "value" in ending else {}
+        private |= {} if left or part == FINALLY else self._about_round(step, ending)
         self._emit("scope.exited", step, public, private)
         if left or (part == FINALLY and self._is_around_left(step, activation.parent)):
             self._go_on_leaving(step, part, error)
@@ -113,6 +114,10 @@ class Scopes(Ending):
             self._end_finally(step, held, error, again=bool(again.get("again")))
         else:
             self._go_on_with(step, activation.round, held, ending)
+
+    def _about_round(self, step: int, ending: Mapping[str, Any]) -> dict[str, Any]:
+        """What else the record says that a round of a scope's body has ended."""
+        return {}
 
     def _is_around_left(self, step: int, parent: int) -> bool:
         return self._state.activations[parent].ending is not None or self._state.is_left(parent)
@@ -228,5 +233,9 @@ class Scopes(Ending):
                 self._fail(step, error)
             return
         late = ComponentError(f"took longer than {node.policy.timeout or GRACE_SECONDS:g} s", reason="TIMEOUT")
+        self._leave_late(step, live, failed(failure_of(node.id, about.attempt, late), again=True))
+
+    def _leave_late(self, step: int, live: Sequence[int], ending: Mapping[str, Any]) -> None:
+        """Leave the activations of a scope that has taken too long."""
         for number in live:
-            self._leave(number, failed(failure_of(node.id, about.attempt, late), again=True))
+            self._leave(number, ending)
