@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from blobhub.v1 import execution_pb2 as pb
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.session_events import SessionEvents
+from blobhub_server.workflow.rules.execution import ACTIVE
 from blobhub_server.workflow.runtime.inbox import Inbox
 from blobhub_server.workflow.store import server as server_store
 from blobhub_server.workflow.store.execution import executions
@@ -56,8 +57,15 @@ async def hand_over(opened: Opened, execution_id: str) -> str:
 
 
 def take_over(execution_id: str, server_id: str) -> sa.Update:
+    """Have a server own an execution that has something to do, as its row says."""
     taken = executions.update().where(executions.c.id == execution_id)
-    return taken.values(owner=server_id, fence=executions.c.fence + 1)
+    return taken.values(owner=server_id, fence=executions.c.fence + 1, wake_time=ACTIVE)
+
+
+async def seem_active(opened: Opened, **values: object) -> None:
+    """Have all executions seem to have something to do, so that whoever takes them over reads their logs at once."""
+    async with opened.host.db.write() as tx:
+        await tx.execute(executions.update().values(wake_time=ACTIVE, **values))
 
 
 async def started(api: Api, session_id: str) -> str:

@@ -31,7 +31,7 @@ from databases import select
 from figures import Figure
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from scale import scaled
-from several_servers import ended, started, state_of, together
+from several_servers import ended, seem_active, started, state_of, together
 from waiting import until
 
 LEFT = scaled(10_000, least=200)
@@ -43,18 +43,19 @@ async def test_calls_are_answered_before_anything_is_recovered(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever recovery does, and if it takes for ever: what is not recovered yet can be read, watched and stopped."""
-    async with together(tmp_path, database_url, count=1) as ((_, api),):
+    async with together(tmp_path, database_url, count=1) as ((opened, api),):
         session_id, key = await api.session(flows.delay(600)), api.key
         await api.put(flows.steps(3), alias="steps")
         ids = [await started(api, session_id) for _ in range(3)]
-    begun, may_go_on, load = asyncio.Event(), asyncio.Event(), Recovery._load_runner
+        await seem_active(opened)
+    begun, may_go_on, load = asyncio.Event(), asyncio.Event(), Recovery.load_runner
 
     async def load_later(recovery: Recovery, execution: Execution) -> object:
         begun.set()
         await may_go_on.wait()
         return await load(recovery, execution)
 
-    monkeypatch.setattr(Recovery, "_load_runner", load_later)
+    monkeypatch.setattr(Recovery, "load_runner", load_later)
     async with together(tmp_path, database_url, count=1, key=key) as ((opened, api),):
         answer = await health_pb2_grpc.HealthStub(api.channel).Check(health_pb2.HealthCheckRequest())
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
@@ -76,7 +77,7 @@ async def test_calls_are_answered_before_anything_is_recovered(
 async def test_calls_are_answered_while_very_many_executions_are_recovered(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, figure: Figure
 ) -> None:
-    async with together(tmp_path, database_url, count=1) as ((_, api),):
+    async with together(tmp_path, database_url, count=1) as ((opened, api),):
         session_id, key = await api.session(flows.delay(600)), api.key
 
         async def start_some() -> None:
@@ -85,6 +86,7 @@ async def test_calls_are_answered_while_very_many_executions_are_recovered(
 
         await asyncio.gather(*(start_some() for _ in range(AT_ONCE)))
         last = await started(api, session_id)
+        await seem_active(opened)
     recovered: list[str] = []
     add = Runners.add
 
@@ -117,6 +119,7 @@ async def test_what_was_counted_before_is_recovered_first_and_one_at_a_time(
         for id_, recoveries in ((ids[2], 1), (ids[3], 2)):
             async with opened.host.db.write() as tx:
                 await tx.execute(executions.update().where(executions.c.id == id_).values(recoveries=recoveries))
+        await seem_active(opened)
     noted: list[tuple[str, str]] = []
     resume, settle = Runner.resume, Runner.settle
 
@@ -143,8 +146,7 @@ async def test_a_counted_execution_that_does_not_go_on_keeps_no_other_from_being
     async with together(tmp_path, database_url, count=1) as ((opened, api),):
         session_id, key = await api.session(flows.delay(2)), api.key
         ids = [await started(api, session_id) for _ in range(6)]
-        async with opened.host.db.write() as tx:
-            await tx.execute(executions.update().values(recoveries=1))
+        await seem_active(opened, recoveries=1)
 
     async def wait_for_ever(runner: Runner) -> None:
         await asyncio.Event().wait()

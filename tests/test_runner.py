@@ -14,7 +14,8 @@ from blobhub_server.workflow.interpreter import BUDGET, ExecutionState, Started
 from blobhub_server.workflow.rules.execution import DEFAULT_STEP_LIMIT
 from blobhub_server.workflow.rules.session_object import Reading
 from blobhub_server.workflow.runtime.decision import Progress
-from blobhub_server.workflow.runtime.embedded.runner import Runner, RunnerContext
+from blobhub_server.workflow.runtime.embedded.runner import Runner
+from blobhub_server.workflow.runtime.embedded.runner_context import RunnerContext
 from blobhub_server.workflow.runtime.embedded.unit import Unit
 from blobhub_server.workflow.runtime.performer import Performer
 from interpreting import EXECUTION, REGISTRY, compiled

@@ -19,6 +19,7 @@ from blobhub_server.workflow.runtime.embedded.ownership import FORGET_AFTER
 from blobhub_server.workflow.runtime.embedded.recovery import Recovery
 from blobhub_server.workflow.runtime.embedded.unit import Unit
 from blobhub_server.workflow.store import execution as execution_store
+from blobhub_server.workflow.store import owner as owner_store
 from blobhub_server.workflow.store import server as server_store
 from blobhub_server.workflow.store.server import servers
 from calling import ask
@@ -27,7 +28,7 @@ from failing_component import Fails
 from interpreting import REGISTRY
 from joining import Opened
 from served import Api
-from several_servers import FOREVER, ended, hand_over, started, state_of, take_over, together
+from several_servers import FOREVER, ended, hand_over, seem_active, started, state_of, take_over, together
 from waiting import until, within_deadline
 
 
@@ -114,7 +115,7 @@ async def test_a_server_that_is_long_gone_and_owns_nothing_is_forgotten(tmp_path
             for server_id, expired in ((owner, FOREVER), (idle, FOREVER), (lately, timedelta(minutes=1))):
                 await server_store.renew(tx, server_id, -expired)
             await tx.execute(take_over(id_, owner))
-            await execution_store.forget_servers(tx, FORGET_AFTER)
+            await owner_store.forget_servers(tx, FORGET_AFTER)
         assert await known() == {me, owner, lately}
         assert len(await opened.runtime._ownership.claim()) == 1
         assert await known() == {me, lately}
@@ -123,16 +124,17 @@ async def test_a_server_that_is_long_gone_and_owns_nothing_is_forgotten(tmp_path
 async def test_recovery_may_take_longer_than_a_lease(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with together(tmp_path, database_url, count=1) as ((_, api),):
+    async with together(tmp_path, database_url, count=1) as ((opened, api),):
         session_id = await api.session(flows.delay(60))
         ids = [await started(api, session_id) for _ in range(4)]
-    load = Recovery._load_runner
+        await seem_active(opened)
+    load = Recovery.load_runner
 
     async def load_slowly(recovery: Recovery, execution: Execution) -> object:
         await asyncio.sleep(0.3)
         return await load(recovery, execution)
 
-    monkeypatch.setattr(Recovery, "_load_runner", load_slowly)
+    monkeypatch.setattr(Recovery, "load_runner", load_slowly)
     async with together(tmp_path, database_url, count=1, lease_seconds=0.4) as ((opened, _),):
         runners = opened.runtime._runners
         await until(lambda: runners.running == set(ids))
@@ -222,11 +224,12 @@ async def test_a_claim_passes_by_what_is_being_written(tmp_path: Path, fresh_pos
     async with together(tmp_path, await fresh_postgres(), count=1) as ((opened, api),):
         session_id = await api.session(flows.delay(60))
         ids = [await started(api, session_id) for _ in range(2)]
-        dead = [take_over(id_, opened.host.ids()) for id_ in ids]
+        gone = opened.host.ids()
+        dead = [take_over(id_, gone) for id_ in ids]
         async with opened.host.db.write() as tx:
             for statement in dead:
                 await tx.execute(statement)
         async with opened.host.db.write() as writing, opened.host.db.write() as claiming:
             await execution_store.lock(writing, ids[:1])
-            claimed = await execution_store.claim(claiming, opened.host.ids(), 10)
+            claimed = await owner_store.claim(claiming, opened.host.ids(), gone, 10)
             assert [(execution.id, execution.fence) for execution in claimed] == [(ids[1], 3)]

@@ -26,6 +26,7 @@ from blobhub_server.workflow.interpreter.records import (
     TimedOut,
     Wait,
 )
+from blobhub_server.workflow.interpreter.rest import rests_until
 from blobhub_server.workflow.interpreter.session_values import MAX_STEP_BYTES, Unread, are_unread, beyond_reading, reread
 from blobhub_server.workflow.interpreter.signal_waits import WaitChanges
 from blobhub_server.workflow.interpreter.size import json_memory
@@ -71,6 +72,7 @@ __all__ = [
     "json_memory",
     "needs",
     "reread",
+    "rests_until",
     "task_turn",
     "todo",
 ]

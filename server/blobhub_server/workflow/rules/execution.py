@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -15,6 +15,10 @@ from blobhub_server.workflow.interpreter import TERMINAL
 DEFAULT_STEP_LIMIT = 10_000
 STOPPING = "stopping"
 """The state of an execution that was asked to stop."""
+ACTIVE = datetime(1970, 1, 1, tzinfo=UTC)
+"""The wake time of an execution that has something to do."""
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+"""The wake time of one that nothing but a message wakes."""
 
 
 class CauseKind(StrEnum):
@@ -47,6 +51,8 @@ class Execution:
     `recoveries` says how often in a row it was recovered and went on, and journaled nothing of that. `timeout` is None for
     no limit. `result` is JSON text in UTF-8, None where there is none. `failure` is as `interpreter/failure.py` makes it.
     `signals` and `signal_bytes` say how many signals it keeps that no step has waited for yet.
+    `wake_time` says until when it rests, and `rest_time` since when, both by the clock of its owner. `adopted` says that it
+    was resting when its owner took it over, and has done nothing since.
     """
 
     id: str
@@ -74,6 +80,14 @@ class Execution:
     end_time: datetime | None
     signals: int = 0
     signal_bytes: int = 0
+    wake_time: datetime = ACTIVE
+    rest_time: datetime = ACTIVE
+    adopted: bool = False
+
+    @property
+    def rests(self) -> bool:
+        """Whether it only waits. Then it may be in no server's memory."""
+        return self.wake_time > ACTIVE
 
     @property
     def first_execution_sequence(self) -> int:

@@ -32,6 +32,7 @@ from blobhub_server.workflow.interpreter import needs as needs_of_turn
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.message import Message, MessageKind
 from blobhub_server.workflow.rules.task import task_ended
+from blobhub_server.workflow.runtime.rest import server_time, wake_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +80,13 @@ def happen(
     session: Mapping[str, Any],
     messages: Sequence[Message] = (),
     budget: int = BUDGET,
+    ahead: float = 0.0,
 ) -> Decision:
     """Take in messages and then happenings, one after the other, until the budget is spent; all of them where there is none.
 
     Messages come first, and all of them, because their senders have been answered already. `now` is unix time in seconds,
     `session` holds the session's objects that the graph touches, those that `needs` names at least. `budget` is how many
-    components are evaluated in place at most.
+    components are evaluated in place at most. The clock that resting executions are woken by is `ahead` of `now`.
     """
     taken = [*map(_happening, messages), *happenings]
     least = len(messages) + 1 if budget else len(taken)
@@ -101,6 +103,9 @@ def happen(
         signals=len(state.signals),
         signal_bytes=state.signals.size_bytes,
         end_time=datetime.fromtimestamp(now, UTC) if state.ended else None,
+        wake_time=wake_time(progress.execution, state, now, ahead),
+        rest_time=server_time(now + ahead),
+        adopted=False,
     )
     return Decision(
         progress=Progress(execution, state),

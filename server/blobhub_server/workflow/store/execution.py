@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,7 +21,6 @@ from blobhub_server.db.records import ColumnGroup, Mapper, Scalar
 from blobhub_server.db.schema import Choice, Duration, Id, Json, Time, metadata
 from blobhub_server.workflow.interpreter import TERMINAL
 from blobhub_server.workflow.rules.execution import STOPPING, Cause, CauseKind, Execution
-from blobhub_server.workflow.store.server import has_expired, select_living, servers
 
 STATES = ("pending", "running", "waiting", STOPPING, "completed", "failed", "stopped")
 """All states."""
@@ -59,6 +58,9 @@ executions = sa.Table(
     sa.Column("end_time", Time()),
     sa.Column("signals", sa.Integer, nullable=False, server_default="0"),
     sa.Column("signal_bytes", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("wake_time", Time(), nullable=False, server_default="0"),
+    sa.Column("rest_time", Time(), nullable=False, server_default="0"),
+    sa.Column("adopted", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Index("ix_executions_session_id", "session_id", "create_time", "id"),
     sa.Index("ix_executions_blob_id", "blob_id", "state", "create_time", "id"),
     sa.Index("ix_executions_blob_id_definition", "blob_id", "definition_alias", "state", "create_time", "id"),
@@ -66,7 +68,7 @@ executions = sa.Table(
     sa.Index("ix_executions_definition_blob_id", "definition_blob_id", sqlite_where=RUNNING, postgresql_where=RUNNING),
     sa.Index("ix_executions_definition_digest", "definition_digest", sqlite_where=RUNNING, postgresql_where=RUNNING),
     sa.Index("ix_executions_running", "session_id", "id", sqlite_where=RUNNING, postgresql_where=RUNNING),
-    sa.Index("ix_executions_owner", "owner", "id", sqlite_where=RUNNING, postgresql_where=RUNNING),
+    sa.Index("ix_executions_owner", "owner", "wake_time", "id", sqlite_where=RUNNING, postgresql_where=RUNNING),
     sa.Index("uq_executions_cause", "cause_kind", "cause_id", unique=True, sqlite_where=_CAUSED, postgresql_where=_CAUSED),
 )
 
@@ -82,14 +84,14 @@ def _cause_columns(execution: Execution) -> Mapping[str, Any]:
     return {"cause_kind": None, "cause_id": None} if cause is None else {"cause_kind": cause.kind, "cause_id": cause.id}
 
 
-_EXECUTION = Mapper(
+EXECUTION = Mapper(
     Execution,
     executions,
     groups=[
         ColumnGroup(fields=("cause",), columns=("cause_kind", "cause_id"), load=_cause_of, dump=_cause_columns),
     ],
 )
-_SELECT = _EXECUTION.select()
+_SELECT = EXECUTION.select()
 _ID = executions.c.id == sa.bindparam("execution")
 
 _INSERT = Prepared(executions.insert())
@@ -105,15 +107,15 @@ async def insert(tx: Transaction, new: Sequence[Execution]) -> Collection[str]:
     """
     free = [execution for execution in new if execution.cause is None]
     caused = [execution for execution in new if execution.cause is not None]
-    await tx.run_each(_INSERT, [_EXECUTION.row(execution) for execution in free])
-    await tx.run_each(_INSERT_FIRST, [_EXECUTION.row(execution) for execution in caused])
+    await tx.run_each(_INSERT, [EXECUTION.row(execution) for execution in free])
+    await tx.run_each(_INSERT_FIRST, [EXECUTION.row(execution) for execution in caused])
     return {*await tx.all(_STORED, ids=[execution.id for execution in new])}
 
 
 # One query for each kind: given several pairs of kind and id, SQLite would read the whole index.
 _CAUSED_BY = Prepared(
     _SELECT.where(executions.c.cause_kind == sa.bindparam("kind"), is_one_of(executions.c.cause_id, "ids")),
-    _EXECUTION,
+    EXECUTION,
 )
 
 
@@ -133,7 +135,7 @@ _INVOKED_BY = Prepared(
         is_one_of(executions.c.cause_id, "ids"),
         blob_is_there(executions.c.blob_id),
     ),
-    _EXECUTION,
+    EXECUTION,
 )
 
 
@@ -169,7 +171,10 @@ async def lock(tx: Transaction, execution_ids: Collection[str]) -> dict[str, Loc
     return {row.id: row for row in await tx.all(_LOCK, ids=sorted(execution_ids))}
 
 
-_PROJECTED = ("recoveries", "state", "result", "failure", "last_execution_sequence", "end_time", "signals", "signal_bytes")
+_PROJECTED = (
+    *("recoveries", "state", "result", "failure", "last_execution_sequence", "end_time", "signals", "signal_bytes"),
+    *("wake_time", "rest_time", "adopted"),
+)
 _PROJECT = Prepared(
     executions.update()
     .where(_ID, executions.c.fence == sa.bindparam("held_fence"))
@@ -186,12 +191,12 @@ async def project(tx: Transaction, changed: Sequence[Execution]) -> None:
 
 
 def _projection(execution: Execution) -> Mapping[str, Any]:
-    row = _EXECUTION.row(execution)
+    row = EXECUTION.row(execution)
     return {name: row[name] for name in _PROJECTED}
 
 
-_THERE = blob_is_there(executions.c.blob_id)
-_GET = Prepared(_SELECT.where(_ID, _THERE), _EXECUTION)
+THERE = blob_is_there(executions.c.blob_id)
+_GET = Prepared(_SELECT.where(_ID, THERE), EXECUTION)
 
 
 async def get(tx: Transaction, execution_id: str) -> Execution | None:
@@ -224,7 +229,7 @@ class _Size:
     size: int
 
 
-_AMONG = Prepared(_SELECT.where(is_one_of(executions.c.id, "ids")), _EXECUTION)
+_AMONG = Prepared(_SELECT.where(is_one_of(executions.c.id, "ids")), EXECUTION)
 _SIZE = Mapper(_Size, executions, looked_up={"size": sa.func.coalesce(sa.func.length(executions.c.result), 0)})
 
 
@@ -285,12 +290,7 @@ async def find_busy(tx: Transaction, session_ids: Collection[str]) -> set[str]:
     return {*await tx.all(_BUSY, ids=sorted(session_ids))}
 
 
-async def running_ids(tx: Transaction, server_id: str) -> set[str]:
-    """The executions that a server owns and that have not ended, by id."""
-    return set((await tx.execute(sa.select(executions.c.id).where(executions.c.owner == server_id, RUNNING))).scalars())
-
-
-_PRESENT = Prepared(sa.select(executions.c.id).where(is_one_of(executions.c.id, "ids"), _THERE), Scalar(str))
+_PRESENT = Prepared(sa.select(executions.c.id).where(is_one_of(executions.c.id, "ids"), THERE), Scalar(str))
 
 
 async def present(tx: Transaction, execution_ids: Collection[str]) -> set[str]:
@@ -298,67 +298,31 @@ async def present(tx: Transaction, execution_ids: Collection[str]) -> set[str]:
     return {*await tx.all(_PRESENT, ids=sorted(execution_ids))}
 
 
-def _unowned(server_id: str) -> sa.ColumnElement[bool]:
-    """That no living server owns an execution, and not this one either."""
-    foreign = sa.and_(executions.c.owner != server_id, executions.c.owner.not_in(select_living()))
-    return sa.or_(executions.c.owner.is_(None), foreign)
-
-
-async def has_orphans(tx: Transaction, server_id: str) -> bool:
-    """Whether there is anything to claim. It may look at all executions that have not ended."""
-    return bool((await tx.execute(sa.select(sa.exists().where(RUNNING, _unowned(server_id), _THERE)))).scalar_one())
-
-
-async def claim(tx: Transaction, server_id: str, limit: int) -> list[Execution]:
-    """Take over executions that have not ended and that no living server owns; raise their fences by one.
-
-    A server keeps its own executions, also when its lease has run out: nobody else may have taken them over yet. Skips rows
-    that are locked, which other servers are claiming or writing to. Those whose recoveries were counted come first.
-    """
-    # What was counted more often comes later, when the server has been up for longer: kills from outside soon after a start
-    # then do not hit the same execution each time.
-    order = (executions.c.recoveries == 0, executions.c.recoveries, executions.c.id)
-    orphans = sa.select(executions.c.id).where(RUNNING, _unowned(server_id), _THERE).order_by(*order).limit(limit)
-    orphans = orphans.with_for_update(key_share=True, skip_locked=True)
-    claimed = await _update(tx, executions.c.id.in_(orphans), owner=server_id, fence=executions.c.fence + 1)
-    return sorted(claimed, key=lambda execution: (execution.recoveries == 0, execution.recoveries, execution.id))
-
-
-async def forget_servers(tx: Transaction, expired: timedelta) -> None:
-    """Remove servers whose leases ran out so long ago and that own no execution which has not ended.
-
-    Skips those that another server removes at the same time, so that two which do never wait for each other.
-    """
-    owns = sa.exists().where(executions.c.owner == servers.c.id, RUNNING)
-    gone = sa.select(servers.c.id).where(has_expired(expired), ~owns).with_for_update(of=servers, skip_locked=True)
-    await tx.execute(servers.delete().where(servers.c.id.in_(gone)))
-
-
 _STOP = {"state": STOPPING, "last_message": executions.c.last_message + 1}
 
 
 async def stop(tx: Transaction, execution_id: str) -> Execution | None:
     """Count a stop among the messages to an execution; None where it has ended, is stopping, or is gone."""
-    found = await _update(tx, executions.c.id == execution_id, executions.c.state != STOPPING, RUNNING, **_STOP)
+    found = await update(tx, executions.c.id == execution_id, executions.c.state != STOPPING, RUNNING, **_STOP)
     return found[0] if found else None
 
 
 async def stop_some(tx: Transaction, session_id: str) -> list[Execution]:
     """Count a stop among the messages to the first of those executions of a session that neither ended nor are stopping."""
     own = sa.select(executions.c.id).where(executions.c.session_id == session_id, executions.c.state != STOPPING, RUNNING)
-    return await _update(tx, executions.c.id.in_(lock_rows(own.order_by(executions.c.id).limit(PART))), **_STOP)
+    return await update(tx, executions.c.id.in_(lock_rows(own.order_by(executions.c.id).limit(PART))), **_STOP)
 
 
 async def count_message(tx: Transaction, execution_id: str) -> Execution | None:
     """Count a message to an execution; None where it has ended or is gone."""
-    found = await _update(tx, executions.c.id == execution_id, RUNNING, last_message=executions.c.last_message + 1)
+    found = await update(tx, executions.c.id == execution_id, RUNNING, last_message=executions.c.last_message + 1)
     return found[0] if found else None
 
 
-async def _update(tx: Transaction, *conditions: sa.ColumnElement[bool] | sa.TextClause, **values: Any) -> list[Execution]:
+async def update(tx: Transaction, *conditions: sa.ColumnElement[bool] | sa.TextClause, **values: Any) -> list[Execution]:
     """Change executions; return them as they are then."""
-    query = executions.update().where(*conditions).values(**values).returning(*_EXECUTION.columns)
-    return _EXECUTION.all(await tx.execute(query))
+    query = executions.update().where(*conditions).values(**values).returning(*EXECUTION.columns)
+    return EXECUTION.all(await tx.execute(query))
 
 
 _SOME_IDS = Prepared(
@@ -378,7 +342,7 @@ async def lock_some(tx: Transaction, session_ids: Sequence[str], limit: int) -> 
 
 async def dependents_on_revision(tx: Transaction, revision_id: str) -> Dependents:
     """The executions that run definitions of a revision and have not ended."""
-    count, ids = await count_and_name(tx, executions.c.id, executions.c.revision_id == revision_id, RUNNING, _THERE)
+    count, ids = await count_and_name(tx, executions.c.id, executions.c.revision_id == revision_id, RUNNING, THERE)
     return Dependents(kind="running executions", count=count, ids=ids)
 
 
@@ -387,7 +351,7 @@ async def dependents_in_blob(tx: Transaction, blob_id: str) -> Dependents:
     # By their states, so that an index finds them among the many of a blob that have ended.
     in_sessions = sa.and_(executions.c.blob_id == blob_id, executions.c.state.in_(_RUNNING_STATES))
     in_blob = sa.or_(in_sessions, executions.c.definition_blob_id == blob_id)
-    count, ids = await count_and_name(tx, executions.c.id, in_blob, RUNNING, _THERE)
+    count, ids = await count_and_name(tx, executions.c.id, in_blob, RUNNING, THERE)
     return Dependents(kind="running executions", count=count, ids=ids)
 
 

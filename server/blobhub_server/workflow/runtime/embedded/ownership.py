@@ -6,15 +6,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
 from blobhub_server.blobtypes.contract import Host
+from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import StorageUnavailable
 from blobhub_server.workflow.rules.execution import Execution
-from blobhub_server.workflow.store import execution as execution_store
+from blobhub_server.workflow.store import owner as owner_store
 from blobhub_server.workflow.store import server as server_store
 
 log = structlog.get_logger()
@@ -24,6 +26,8 @@ FORGET_AFTER = timedelta(hours=1)
 
 MAX_CLAIMED = 100
 """How many executions a server claims at once; other servers may claim more of them meanwhile."""
+MAX_ADOPTED = 250
+"""How many that rest it takes over at once. Others wait for the transaction, which takes some milliseconds."""
 
 
 class Ownership:
@@ -65,16 +69,34 @@ class Ownership:
         self._until = asked + self._lease.total_seconds()
 
     async def claim(self) -> list[Execution]:
-        """Take over a batch of the executions that no living server owns; return them.
+        """Take over a batch of what no living server owns and has something to do; return it.
 
         Servers that have been dead for long, and from which there is nothing to take, are forgotten.
         """
-        async with self._db.read() as tx:
-            found = await execution_store.has_orphans(tx, self.server_id)
+        owners, claimed = await self._gone_owners(), list[Execution]()
         async with self._db.write() as tx:
-            claimed = await execution_store.claim(tx, self.server_id, MAX_CLAIMED) if found else []
-            await execution_store.forget_servers(tx, FORGET_AFTER)
-            return claimed
+            for owner in owners:
+                claimed = claimed or await owner_store.claim(tx, self.server_id, owner, MAX_CLAIMED)
+            await owner_store.forget_servers(tx, FORGET_AFTER)
+        return claimed
+
+    async def adopt(self, now: datetime) -> int:
+        """Take over a batch of what no living server owns and that only rests; return how many there were.
+
+        `now` is what the clock says by which this server wakes them.
+        """
+        for owner in await self._gone_owners():
+            adopted = await self._db.transact(partial(self._adopt, owner=owner, now=now))
+            if adopted:
+                return adopted
+        return 0
+
+    async def _adopt(self, tx: Transaction, *, owner: str, now: datetime) -> int:
+        return await owner_store.adopt(tx, self.server_id, owner, now, MAX_ADOPTED)
+
+    async def _gone_owners(self) -> Sequence[str]:
+        async with self._db.read() as tx:
+            return await owner_store.gone_owners(tx, self.server_id)
 
     async def renew_forever(self) -> None:
         """Keep the lease, until cancelled."""

@@ -1,11 +1,15 @@
-"""Resumes executions without a runner: those of servers that are gone, and those left behind on this server."""
+"""Resumes executions without a runner: those of servers that are gone, and those left behind on this server.
+
+Those that only rest are taken over by their rows, and stay where they are until they are woken (`waking.py`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import json
-from collections.abc import Coroutine, Sequence
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -27,9 +31,11 @@ from blobhub_server.workflow.runtime.embedded.ownership import Ownership
 from blobhub_server.workflow.runtime.embedded.runner import Runner
 from blobhub_server.workflow.runtime.embedded.runners import Runners
 from blobhub_server.workflow.runtime.embedded.unit import Unit
+from blobhub_server.workflow.runtime.rest import server_time
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import message as message_store
+from blobhub_server.workflow.store import owner as owner_store
 
 log = structlog.get_logger()
 
@@ -53,16 +59,28 @@ PASSING = (StorageUnavailable, LogMovedOn)
 
 
 class Recovery:
-    """Resumes executions that have no runner, from their logs."""
+    """Resumes executions that have no runner, from their logs.
+
+    `on_adoption` is called when some that rest were taken over; they go by the clock `server_now`.
+    """
 
     def __init__(
-        self, host: Host, definitions: Definitions, ownership: Ownership, runners: Runners, lease_seconds: float
+        self,
+        host: Host,
+        definitions: Definitions,
+        ownership: Ownership,
+        runners: Runners,
+        lease_seconds: float,
+        on_adoption: Callable[[], None],
+        server_now: Callable[[], float],
     ) -> None:
         self._host = host
         self._definitions = definitions
         self._ownership = ownership
         self._lease_seconds = lease_seconds
         self._runners = runners
+        self._on_adoption = on_adoption
+        self._server_now = server_now
         self._unattended: frozenset[str] = frozenset()
         self._strays: frozenset[str] = frozenset()
 
@@ -83,15 +101,22 @@ class Recovery:
         Others have their turns in between. What was counted before comes first and alone, so that what ends this server is
         the one that is counted for it; only their logs are read side by side, which evaluates nothing.
         """
-        while claimed := await self._ownership.claim():
+        claims = adopts = True
+        while claims or adopts:
+            begun = time.monotonic()
+            adopts = adopts and await self._adopt()
+            claimed = await self._ownership.claim() if claims else []
+            claims = bool(claimed)
             for start in range(0, len(claimed), _LOADED_AT_ONCE):
                 await self._take_over_some(claimed[start : start + _LOADED_AT_ONCE])
-        running = self._runners.running
+            await asyncio.sleep(0 if claims else time.monotonic() - begun)  # Whoever calls comes first.
+        running, server_id = self._runners.running, self._ownership.server_id
         async with self._host.db.scan(_PARTY, patient=True) as tx:
-            owned = await execution_store.running_ids(tx, self._ownership.server_id)
+            active = await owner_store.active_ids(tx, server_id)
+            owned = await owner_store.owned(tx, server_id, running)
         # An execution that was just committed gets its runner in a moment. One that has none the next time either was left
         # behind, for example because the connection was lost during its commit.
-        unattended = frozenset(owned - self._runners.running)
+        unattended = frozenset(active - self._runners.running)
         for execution_id in unattended & self._unattended:
             await _attempt(execution_id, self._resume_unattended(execution_id))
         self._unattended = unattended
@@ -100,6 +125,13 @@ class Recovery:
         for execution_id in strays & self._strays:
             self._runners.drop(execution_id)
         self._strays = strays
+
+    async def _adopt(self) -> bool:
+        """Take over some of what no living server owns and only rests; False where there is no more."""
+        adopted = await self._ownership.adopt(server_time(self._server_now()))
+        if adopted:
+            self._on_adoption()
+        return adopted > 0
 
     async def find_out(self, unit: Unit) -> None:
         """Launch a new execution if its commit, which seemed to fail, was made. Whoever has asked for it does not know it.
@@ -159,7 +191,7 @@ class Recovery:
         execution = await self._get_owned(execution_id)
         if execution is None:
             return
-        runner, inbox = await self._load_runner(execution)
+        runner, inbox = await self.load_runner(execution)
         # One that was resumed in the meantime goes on by itself.
         if not self._runners.add(runner, inbox):
             return
@@ -185,12 +217,12 @@ class Recovery:
         """Resume an execution, unless it has a runner here; with caution, because it may have ended its last server."""
         if self._runners.has(execution):
             return
-        await self._resume(execution, *await self._load_runner(execution))
+        await self._resume(execution, *await self.load_runner(execution))
 
     async def _take_over_some(self, executions: Sequence[Execution]) -> None:
         """Take over executions, whose logs are read side by side. A failure is logged, and delays no other."""
         idle = [execution for execution in executions if not self._runners.has(execution)]
-        loaded = await asyncio.gather(*map(self._load_runner, idle), return_exceptions=True)
+        loaded = await asyncio.gather(*map(self.load_runner, idle), return_exceptions=True)
         for execution, found in zip(idle, loaded, strict=True):
             if isinstance(found, BaseException):
                 log.error("not_recovered", execution_id=execution.id, exc_info=found)
@@ -209,7 +241,7 @@ class Recovery:
                 async with asyncio.timeout(SETTLE_SECONDS):
                     await runner.settle()
 
-    async def _load_runner(self, execution: Execution) -> tuple[Runner, list[Message]]:
+    async def load_runner(self, execution: Execution) -> tuple[Runner, list[Message]]:
         """A runner in the state of the log, and the messages in the inbox, which are not in the log yet.
 
         The execution's row was read before the inbox, so the inbox may have messages that the row does not count.

@@ -7,18 +7,16 @@ entry. Happenings queue up while a commit is in flight and go into the next one 
 from __future__ import annotations
 
 import asyncio
-import time
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
 import structlog
 
-from blobhub_server.clock import Clock
-from blobhub_server.db.engine import Database, Transaction
+from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import LimitExceeded
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.interpreter import (
@@ -46,14 +44,11 @@ from blobhub_server.workflow.runtime.contract import StartWork
 from blobhub_server.workflow.runtime.decision import Decision, Progress, happen, needs
 from blobhub_server.workflow.runtime.embedded.arrival import Arrival, tell
 from blobhub_server.workflow.runtime.embedded.caution import decide_with_caution
-from blobhub_server.workflow.runtime.embedded.journal import Journal, OwnershipLost, TurnOutdated
-from blobhub_server.workflow.runtime.embedded.object_locks import ObjectLocks
-from blobhub_server.workflow.runtime.embedded.state_memory import StateMemory
-from blobhub_server.workflow.runtime.embedded.steady import SteadyClock
-from blobhub_server.workflow.runtime.embedded.turn_taking import TurnTaking
+from blobhub_server.workflow.runtime.embedded.journal import OwnershipLost, TurnOutdated
+from blobhub_server.workflow.runtime.embedded.runner_context import RunnerContext
 from blobhub_server.workflow.runtime.embedded.underway import Underway
 from blobhub_server.workflow.runtime.embedded.unit import Unit
-from blobhub_server.workflow.runtime.performer import Performer
+from blobhub_server.workflow.runtime.rest import come_due, deadline
 from blobhub_server.workflow.store import message as message_store
 
 log = structlog.get_logger()
@@ -61,24 +56,11 @@ log = structlog.get_logger()
 Value = TypeVar("Value")
 
 
-@dataclass(frozen=True, slots=True)
-class RunnerContext:
-    """What all executions of a server share."""
-
-    db: Database
-    journal: Journal
-    clock: Clock
-    performer: Performer
-    object_locks: ObjectLocks = field(default_factory=ObjectLocks)
-    monotonic: Callable[[], float] = time.monotonic
-    turns: TurnTaking = field(default_factory=TurnTaking)
-    memory: StateMemory = field(default_factory=StateMemory)
-
-
 class Runner:
     """Drives one execution until it ends here, or until another server has taken it.
 
     How far the execution has come is as of the last commit. `journaled` is the time of its last record, if it has any.
+    `on_rest` is called whenever it does nothing any more but wait, and nothing has come that is not taken in.
     """
 
     def __init__(
@@ -89,6 +71,7 @@ class Runner:
         on_end: Callable[[Runner], None],
         on_failure: Callable[[Runner, Exception], None],
         journaled: float = 0.0,
+        on_rest: Callable[[Runner], None] = lambda _: None,
     ) -> None:
         self._context = context
         self._graph = graph
@@ -97,12 +80,13 @@ class Runner:
         self._taken = 0
         self._on_end = on_end
         self._on_failure = on_failure
+        self._on_rest = on_rest
         self._arrivals: deque[Arrival] = deque()
         self._messages: Sequence[Message] = ()
         self._pump: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
-        not_before = max(progress.execution.create_time.timestamp(), journaled)
-        self._time = SteadyClock(context.clock, context.monotonic, not_before)
+        self._time = context.clock_of(progress, journaled)
+        self._ahead = context.server_now() - self.now()
         self._underway = Underway(self, graph, context.performer, context.object_locks, context.memory)
         self._finished = False
         self._cautious = False
@@ -113,12 +97,24 @@ class Runner:
         """The execution as of the last commit."""
         return self._progress.execution
 
+    @property
+    def state_bytes(self) -> int:
+        """What its state takes in memory."""
+        return self._progress.state.holdings.bytes
+
+    @property
+    def rests(self) -> bool:
+        """Whether it does nothing but wait, and nothing has come that is not taken in: then it may be abandoned."""
+        idle = self._pump is None and not (self._arrivals or self._messages) and self._underway.is_idle
+        return idle and self.execution.rests and not self._finished
+
     def begin(self) -> None:
         """Begin a new execution, once its start is durable, unless it was abandoned or has ended by now."""
         if self._finished:
             return
         self._arm_deadline()
         self._perform()
+        self._tell_rest()
 
     def resume(self, *, cautious: bool = False) -> None:
         """Resume from the log: steps that were in flight are run again, and timers are set again.
@@ -126,7 +122,7 @@ class Runner:
         A cautious runner evaluates nothing before that has been counted once: a server may have ended of it before.
         """
         self._cautious = cautious
-        self._context.memory.count(self.execution, self._progress.state.holdings.bytes)
+        self._context.memory.count(self.execution, self.state_bytes)
         self._arm_deadline()
         self.post(Continue())
         for command in todo(self._graph, self._progress.state, self.now()):
@@ -135,6 +131,18 @@ class Runner:
                     self.post(Interrupted(step))
                 case Wait():
                     self._underway.set_timer(command)
+
+    def wake(self, *, cautious: bool) -> None:
+        """Go on with an execution that has rested. What has come due meanwhile happens at once, in its order in time."""
+        self._cautious = cautious
+        self._context.memory.count(self.execution, self.state_bytes)
+        due, waits = come_due(self._graph, self.execution, self._progress.state, self.now())
+        for command in waits:
+            self._underway.set_timer(command)
+        if TimedOut() not in due:
+            self._arm_deadline()
+        for happening in (*due, Continue()):
+            self.post(happening)
 
     async def settle(self) -> None:
         """Return when a cautious runner has journaled what was ready when it was resumed. Raises what kept it from that."""
@@ -185,6 +193,11 @@ class Runner:
                 await self._take(list(self._arrivals))
         finally:
             self._pump = None
+        self._tell_rest()
+
+    def _tell_rest(self) -> None:
+        if self.rests:
+            self._on_rest(self)
 
     async def _take(self, batch: Sequence[Arrival]) -> None:
         """Take a turn with what has arrived: all of it, or as much as a turn may take in."""
@@ -224,7 +237,7 @@ class Runner:
             needed = needs(self._graph, self._progress, happenings, self._messages)
             decide = partial(self._decide, happenings, self._messages)
             decision, objects = await self._decide_on(decide, needed)
-            if not (decision.records or decision.messages or self._counts(decision) or self._starts_step(decision)):
+            if not (decision.records or decision.messages or self._changes_row(decision) or self._starts_step(decision)):
                 self._commands, self._taken = decision.commands, decision.taken
                 return
             try:
@@ -234,9 +247,10 @@ class Runner:
             except TurnOutdated:
                 self.deliver(await self._read(lambda tx: message_store.list_for_execution(tx, self.execution.id)))
 
-    def _counts(self, decision: Decision) -> bool:
-        """Whether the count of recoveries changes."""
-        return decision.progress.execution.recoveries != self.execution.recoveries
+    def _changes_row(self, decision: Decision) -> bool:
+        """Whether the count of recoveries changes, or whether it rests."""
+        after, before = decision.progress.execution, self.execution
+        return after.recoveries != before.recoveries or after.rests != before.rests
 
     def _starts_step(self, decision: Decision) -> bool:
         """Whether a step is to be run that is not.
@@ -301,9 +315,8 @@ class Runner:
         session: Mapping[str, Any],
         budget: int = BUDGET,
     ) -> Decision:
-        decide = partial(
-            happen, self._graph, self._progress, now=self.now(), session=session, messages=messages, budget=budget
-        )
+        at = partial(happen, self._graph, self._progress, now=self.now(), ahead=self._ahead)
+        decide = partial(at, session=session, messages=messages, budget=budget)
         try:
             if self._cautious and not self._counted:
                 return decide_with_caution(partial(decide, budget=0), happenings, self.execution.recoveries)
@@ -351,10 +364,9 @@ class Runner:
                     self.post(Stopped())
 
     def _arm_deadline(self) -> None:
-        if self.execution.timeout is None or self.execution.ended:
+        if self.execution.ended or (end := deadline(self.execution)) == math.inf:
             return
-        left = (self.execution.create_time + self.execution.timeout).timestamp() - self.now()
-        self._deadline = asyncio.get_running_loop().call_later(max(0.0, left), self.post, TimedOut())
+        self._deadline = asyncio.get_running_loop().call_later(max(0.0, end - self.now()), self.post, TimedOut())
 
     def _finish(self) -> None:
         """Take nothing in any more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 
@@ -20,10 +21,12 @@ from blobhub_server.workflow.runtime.contract import EndListener, PreparedStart,
 from blobhub_server.workflow.runtime.embedded.journal import Journal
 from blobhub_server.workflow.runtime.embedded.ownership import Ownership
 from blobhub_server.workflow.runtime.embedded.recovery import Recovery
-from blobhub_server.workflow.runtime.embedded.runner import RunnerContext
+from blobhub_server.workflow.runtime.embedded.runner_context import RunnerContext
 from blobhub_server.workflow.runtime.embedded.runners import Runners
 from blobhub_server.workflow.runtime.embedded.start import Starts
+from blobhub_server.workflow.runtime.embedded.steady import SteadyClock
 from blobhub_server.workflow.runtime.embedded.unit import Unit
+from blobhub_server.workflow.runtime.embedded.waking import Waking
 from blobhub_server.workflow.runtime.performer import Performer
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import message as message_store
@@ -45,12 +48,16 @@ class EmbeddedRuntime:
         self._journal = Journal(host, log, self._on_doubt, self._tell_end)
         self._ownership = Ownership(host, lease_seconds, on_lapse=log.drop_tails)
         log.trust_tails_while(lambda: self._ownership.holds_lease)
-        self._runners = Runners(
-            RunnerContext(db=host.db, journal=self._journal, clock=host.clock, performer=Performer(services)),
-            self._on_failure,
+        now = SteadyClock(host.clock, time.monotonic, 0.0).now
+        around = RunnerContext(
+            db=host.db, journal=self._journal, clock=host.clock, performer=Performer(services), server_now=now
         )
+        self._runners = Runners(around, self._on_failure, self._on_park)
         self._starts = Starts(host, definitions, self._journal, self._runners, self._ownership.server_id)
-        self._recovery = Recovery(host, definitions, self._ownership, self._runners, lease_seconds)
+        self._recovery = Recovery(
+            host, definitions, self._ownership, self._runners, lease_seconds, self._on_adoption, server_now=now
+        )
+        self._waking = Waking(host, self._runners, self._recovery.load_runner, now)
         self._going_on: dict[str, asyncio.Task[None]] = {}
         self._in_doubt: set[asyncio.Task[None]] = set()
         self._serving = asyncio.Event()
@@ -66,6 +73,7 @@ class EmbeddedRuntime:
                 asyncio.create_task(self._ownership.renew_forever()),
                 asyncio.create_task(self._recover_forever()),
                 asyncio.create_task(self._deliver_forever(listener)),
+                asyncio.create_task(self._wake_forever()),
             ]
             try:
                 yield
@@ -114,6 +122,18 @@ class EmbeddedRuntime:
         await self._serving.wait()
         await self._recovery.recover_forever()
 
+    async def _wake_forever(self) -> None:
+        await self._serving.wait()
+        await self._waking.wake_forever()
+
+    def _on_park(self, execution: Execution) -> None:
+        self._waking.on_park(execution)
+
+    def _on_adoption(self) -> None:
+        """Wake those of what was taken over for which the time, or a message, has come."""
+        self._waking.look()
+        self._host.bell.ring(self._ownership.server_id)
+
     async def _deliver_forever(self, listener: Listener) -> None:
         """Deliver messages whenever this server is rung, and once a lease, until cancelled."""
         while True:
@@ -121,7 +141,7 @@ class EmbeddedRuntime:
             try:
                 async with self._host.db.read() as tx:
                     messages = await message_store.list_for_server(tx, self._ownership.server_id)
-                self._runners.deliver(messages)
+                self._waking.call(self._runners.deliver(messages))
                 continue
             except StorageUnavailable as error:
                 self._host.db.trouble.report(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from blobhub_server.clock import Clock
 
@@ -17,6 +18,11 @@ class SteadyClock:
     def __init__(self, clock: Clock, monotonic: Callable[[], float], not_before: float) -> None:
         self._monotonic = monotonic
         self._zero = max(clock().timestamp(), not_before) - monotonic()
+
+    @classmethod
+    def going_on(cls, now: float, monotonic: Callable[[], float]) -> SteadyClock:
+        """A clock that says `now` and goes on from there."""
+        return cls(lambda: datetime.fromtimestamp(now, UTC), monotonic, now)
 
     def now(self) -> float:
         """The time."""

@@ -55,6 +55,11 @@ class Underway:
         self._timers: dict[tuple[int, int, float], asyncio.TimerHandle] = {}
         self._conflicts: dict[int, int] = {}
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no step is run."""
+        return not self._steps
+
     def is_run(self, command: RunStep) -> bool:
         """Whether an attempt at a step is under way."""
         return (command.step, command.attempt) in self._steps
