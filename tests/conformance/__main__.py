@@ -26,6 +26,7 @@ from google.protobuf.message import Message
 TOUR = (ROOT / "tests" / "conformance" / "tour.txt").read_text()
 DEFINITION = ROOT / "demo" / "document_summary.json"
 IMAGE = ROOT / ".build" / "languages.binpb"
+DYING = ROOT / "tests" / "conformance" / "dying_worker.py"
 CUTS = 50
 RESET = "\x1b[0m"
 """Maven prints it, whatever it is told about colours."""
@@ -104,6 +105,7 @@ async def suite(language: Language, stage: Stage, golden: Path) -> None:
             items=str(ITEMS),
             model=str(stage.model),
             golden=str(golden),
+            dying=f"{sys.executable} {DYING}",
         )
     told(f"tests: {cuts.cuts} connections cut, {lost.fates[Fate.ANSWER_LOST]} answers lost", since)
     if cuts.cuts != CUTS:

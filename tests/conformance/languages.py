@@ -106,7 +106,7 @@ TYPESCRIPT = Language(
         (*NPX, "eslint", "."),
         (*NPX, "prettier", "--check", "--log-level", "warn", "."),
     ),
-    suite=("node", "--test", "dist/test/client.test.js", "dist/test/conformance.test.js"),
+    suite=("node", "--test", "dist/test/client.test.js", "dist/test/worker.test.js", "dist/test/conformance.test.js"),
     golden=("node", "--test", "--test-name-pattern=messages of every type", "dist/test/conformance.test.js"),
     tour=("node", "dist/examples/tour.js", "{address}", "{definition}"),
     program=("node", "{program}.mjs"),

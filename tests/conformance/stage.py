@@ -11,6 +11,7 @@ from pathlib import Path
 import flows
 import numpy as np
 import onnx_models
+import tasks
 from blobhub.v1.blob_pb2 import CreateBlobRequest
 from blobhub.v1.definition_pb2 import PutDefinitionRequest
 from blobhub.v1.organization_pb2 import CreateOrganizationRequest
@@ -24,7 +25,12 @@ MODEL_BYTES = 20_000_000
 IN_FLIGHT = 32
 LOUD = 'for number in range(80):\n    emit_output("x" * 16000)\nset_data_output("result", 0)'
 """A script whose events are so large that a log of some has more bytes than all connections let through that are cut."""
-DEFINITIONS = {"loud": flows.code(LOUD), "echo": flows.code('set_data_output("result", inputs.given)')}
+QUEUE = "handoff"
+DEFINITIONS = {
+    "loud": flows.code(LOUD),
+    "echo": flows.code('set_data_output("result", inputs.given)'),
+    QUEUE: tasks.calls(QUEUE),
+}
 
 
 @dataclass(frozen=True)

@@ -329,15 +329,19 @@ export class Retries {
   /** Sleep before the next attempt. Answers false where there is to be none. */
   async wait(failure: BlobHubError, until = Infinity, signal?: AbortSignal): Promise<boolean> {
     this.#left -= 1;
-    if (this.#left <= 0 || !failure.temporary) return false;
+    return this.#left > 0 && failure.temporary && this.pause(failure.retryAfterMs, until, signal);
+  }
+
+  /** Sleep for as long as a server has said, or for twice as long as before. Answers false where a signal or a moment ends it. */
+  async pause(told: number, until = Infinity, signal?: AbortSignal): Promise<boolean> {
     this.#delay = Math.min(Math.max(this.#delay * 2, MIN_DELAY_MS), this.#maxDelay);
-    const delay = failure.retryAfterMs || this.#delay * (0.5 + Math.random() / 2);
+    const delay = told || this.#delay * (0.5 + Math.random() / 2);
     return performance.now() + delay < until && (await slept(delay, signal));
   }
 }
 
 /** Sleep; false where a signal ends it. */
-function slept(delay: number, signal?: AbortSignal): Promise<boolean> {
+export function slept(delay: number, signal?: AbortSignal): Promise<boolean> {
   return new Promise((resolve) => {
     const end = (whole: boolean): void => {
       clearTimeout(timer);

@@ -13,6 +13,7 @@ import { type ModelContent, type Progress, receiveModel, sendModel } from "./mod
 
 export * from "./web.js";
 export type { ModelContent, Progress } from "./models.js";
+export { type Handler, NotRetryable, type Task, Worker, type WorkerConfig } from "./worker.js";
 
 /** How a server is called and connected to. */
 export interface ConnectConfig extends Config {

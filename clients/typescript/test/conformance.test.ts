@@ -11,12 +11,14 @@ import {
 } from "@bufbuild/protobuf";
 import { Code } from "@connectrpc/connect";
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { createReadStream } from "node:fs";
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test, type TestContext } from "node:test";
 import { ErrorReason } from "../src/blobhub/v1/error_pb.js";
-import { BlobHubError, connect, type Hub } from "../src/index.js";
+import { BlobHubError, connect, type Hub, Worker } from "../src/index.js";
 
 const skip = process.env["CONFORMANCE_ADDRESS"] === undefined && "it is run by `make clients`";
 const skipGolden = process.env["CONFORMANCE_GOLDEN"] === undefined && "it is run by `make clients`";
@@ -151,6 +153,24 @@ test("a large model goes up and down", { skip }, async (t) => {
     assert.notEqual(error.reason, "");
     return true;
   });
+});
+
+test("a task whose worker was killed is done by another one, once", { skip }, async (t) => {
+  const hub = open(t, "ADDRESS");
+  const result = hub.result(await session(hub), "handoff", { given: 2n ** 53n + 1n });
+  const [command = "", ...args] = setting("DYING").split(" ");
+  const dying = spawn(command, args, { stdio: ["ignore", "pipe", "inherit"] });
+  const [begun] = (await once(dying.stdout, "data")) as [Buffer];
+  dying.kill("SIGKILL");
+  const worker = new Worker(hub, setting("SHARED"));
+  worker.task("handoff", ({ input, attempt, idempotencyKey }) => ({ input, attempt, idempotencyKey }));
+  const running = worker.run();
+  try {
+    assert.deepEqual(await result, { input: 2n ** 53n + 1n, attempt: 2, idempotencyKey: begun.toString().trim() });
+  } finally {
+    worker.stop();
+    await running;
+  }
 });
 
 /** A golden message, as a language writes it. */

@@ -4,6 +4,7 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { Code, ConnectError, type ConnectRouter, type HandlerContext } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { createServer, type Http2Server } from "node:http2";
+import type { TestContext } from "node:test";
 import type { AddressInfo, Socket } from "node:net";
 import { ApiKeyService } from "../src/blobhub/v1/api_key_pb.js";
 import { BlobService } from "../src/blobhub/v1/blob_pb.js";
@@ -12,6 +13,8 @@ import { EventSchema as Events } from "../src/blobhub/v1/event_pb.js";
 import { ExecutionService } from "../src/blobhub/v1/execution_pb.js";
 import { ModelService } from "../src/blobhub/v1/model_pb.js";
 import { SessionService } from "../src/blobhub/v1/session_pb.js";
+import { TaskService } from "../src/blobhub/v1/task_pb.js";
+import { connect, type ConnectConfig, type Hub } from "../src/index.js";
 
 export type EventInit = MessageInitShape<typeof EventSchema>;
 
@@ -27,6 +30,10 @@ export class Fake {
   events: EventInit[] = [];
   /** Bytes of a model, sent in pieces of 3; the connection breaks after each piece. */
   model = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8);
+  /** Tasks that a worker is given, as their leases and their inputs. */
+  tasks: [string, string][] = [];
+  /** Whether a worker that renews a lease is told to stop. */
+  cancelled = false;
   digest = "66840dda154e8a113c31dd0ad32f7f3a366a80e8136979d8f5a101d3d29d6f72";
   /** Whether streams that are open were ended by the client. */
   left = 0;
@@ -104,6 +111,27 @@ export class Fake {
         await Promise.resolve();
       },
     });
+    const tasks = (): [string, string][] => this.tasks.splice(0);
+    const answer = (request: object, context: HandlerContext): object => {
+      this.#call(request, context);
+      return {};
+    };
+    router.service(TaskService, {
+      async *leaseTasks(request, context) {
+        call(request, context);
+        const leased = tasks();
+        if (leased.length > 0) {
+          yield { tasks: leased.map(([lease, inputJson]) => ({ lease, inputJson, task: { attempt: 1, id: lease } })) };
+        }
+        await new Promise((resolve) => {
+          context.signal.addEventListener("abort", resolve);
+        });
+      },
+      extendLease: (request, context) => ({ ...answer(request, context), stop: this.cancelled }),
+      completeTask: answer,
+      failTask: answer,
+      returnTask: answer,
+    });
     const model = (): [Uint8Array, string] => [this.model, this.digest];
     router.service(ModelService, {
       async *downloadModel(request, context) {
@@ -135,6 +163,17 @@ export class Fake {
     for (const socket of this.#sockets) socket.destroy();
     this.#server?.close();
   }
+}
+
+/** A server that fails, and a client of it. */
+export async function start(t: TestContext, set: Partial<Fake> = {}, config: ConnectConfig = {}): Promise<[Hub, Fake]> {
+  const fake = Object.assign(new Fake(), set);
+  const hub = connect(await fake.listen(), { key: "bhk_key", ...config });
+  t.after(() => {
+    hub.close();
+    fake.close();
+  });
+  return [hub, fake];
 }
 
 /** Events in order. */
