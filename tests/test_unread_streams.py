@@ -11,19 +11,23 @@ import grpc
 import models
 import schedules
 import structlog
-import tasks
+from blobhub_server.objects.outline import BLOCK_BYTES
+from blobhub_server.rpc.unread import MAX_BYTES_PER_SENDER
 from calling import METHODS, ask, request_of
+from figures import Figure
 from inferring import doubling
+from meter import MeteredServer
 from methods import served_methods
 from raw_http2 import details, raw_connection
 from served import Api, connected, served
 from waiting import until
 
+DOWNLOAD = METHODS["DownloadModel"].path
+FITTING = MAX_BYTES_PER_SENDER // BLOCK_BYTES
+"""So many chunks of downloads one caller may leave unread."""
 RESUMED_BY_ITS_CLIENT = {
     "DownloadModel": "its client goes on from the bytes it has, by `offset`",
-    "LeaseTasks": "what was sent is leased, and comes again when the leases run out",
     "StreamInfer": "its answers are those of requests that the client has sent, and carry their tags",
-    "StreamQueue": "each answer is the queue as it is, whatever was sent before",
 }
 """Streams whose status names no last sequence, and why. What is large in them is counted in `rpc/unread.py`."""
 
@@ -39,8 +43,6 @@ async def requests_of(api: Api) -> dict[str, dict[str, Any]]:
     await acme.blob(api, "acme/scorer", models.ONNX)
     operation = await models.put(api, doubling().SerializeToString())
     await models.processed(api, operation)
-    await api.put(tasks.calls(), alias="calls")
-    await tasks.start(api, session_id, definition="calls")
     numbers = {"name": "x", "datatype": "FP32", "shape": [1, 4], "floats": [1, 2, 3, 4]}
     return {
         "BackfillSchedule": {
@@ -49,7 +51,6 @@ async def requests_of(api: Api) -> dict[str, dict[str, Any]]:
             "end_time": {"seconds": 1_700_200_000},
         },
         "DownloadModel": {"revision": models.DRAFT},
-        "LeaseTasks": {"queue": "acme/resize", "maximum_tasks": 1},
         "RunExecution": {"session": session_id, "spec": spec},
         "StreamInfer": {"revision": models.DRAFT, "inputs": [numbers], "tag": "one"},
         "WatchAuditEntries": {"parent": "acme"},
@@ -57,7 +58,6 @@ async def requests_of(api: Api) -> dict[str, dict[str, Any]]:
         "WatchExecution": {"execution": run.execution.id},
         "WatchFirings": {"blob": schedules.NIGHTLY},
         "WatchOperation": {"operation": operation.id},
-        "StreamQueue": {"queue": "acme/resize"},
         "WatchSession": {"session": session_id},
     }
 
@@ -82,3 +82,29 @@ async def test_every_stream_of_answers_is_ended_when_nobody_reads_it_and_says_wh
             assert retry.HasField("retry_delay"), name
             assert len(call.messages()) == 1, f"{name} hands over one message, and no other before that one is read"
             assert ("last_sequence" in info.metadata) == (name not in RESUMED_BY_ITS_CLIENT), name
+
+
+async def test_downloads_that_nobody_reads_hold_a_chunk_each_and_together_what_one_caller_may(
+    tmp_path: Path, figure: Figure
+) -> None:
+    server = MeteredServer(tmp_path / "data", log=tmp_path / "log", log_level="info")
+    async with server.running(), connected(server.address, server.admin_key) as api:
+        await models.blob(api)
+        large = doubling(metadata={"note": "x" * (3 * BLOCK_BYTES)}).SerializeToString()
+        await models.processed(api, await models.upload(api, large))
+        assert (await models.download(api))[1] == large
+        request = request_of(METHODS["DownloadModel"], revision=models.DRAFT).SerializeToString()
+        server.reset()
+        before = server.memory_bytes
+        async with raw_connection(
+            server.address, window=1_000
+        ) as raw:  # so that each takes the first answer, and a bit more
+            for _ in range(2 * FITTING):
+                raw.begin(DOWNLOAD, request, key=server.admin_key)
+            # What is told of it is in the log: the status comes after what nobody reads.
+            await until(lambda: (tmp_path / "log").read_text().count("STREAM_UNREAD") >= FITTING)
+        held = server.peak_bytes - before
+    open_ = 2 * FITTING - (tmp_path / "log").read_text().count("STREAM_UNREAD")
+    assert 0 < open_ <= FITTING
+    figure(f"{open_} downloads that nobody reads hold {held / open_ / 1024:.0f} KiB each, {held >> 20} MiB together")
+    assert held < 8 * MAX_BYTES_PER_SENDER
