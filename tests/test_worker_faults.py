@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import random
+import signal
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+import fire_worker
 import flows
 import grpc
 import pytest
 import tasks
-from blobhub.v1 import execution_pb2, task_pb2
-from blobhub_server.blobtypes.conformance import reason_of
+from blobhub.v1 import execution_pb2
 from calling import ask
 from figures import Figure
+from forked import Forked
 from scale import scaled
-from served import Api, ServerProcess, connected
-from waiting import until
+from served import ServerProcess, connected
+from waiting import DEADLINE_SECONDS, until
 
+TESTS = Path(__file__).resolve().parent
 WIDTH = 10
-EXECUTIONS, WORKERS, KILLS = scaled(500, least=4), scaled(20, least=4), scaled(10, least=2)
-AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
-LEASE_SECONDS, FROZEN_SECONDS = 1, 1.5
+EXECUTIONS, WORKERS, SERVER_KILLS = scaled(500, least=4), scaled(20, least=4), scaled(10, least=2)
+WORKER_KILLS, FREEZES = scaled(100, least=4), scaled(50, least=3)
 
 
 def wide(width: int) -> str:
@@ -51,55 +55,97 @@ def wide(width: int) -> str:
 
 
 class Fire:
-    """Workers of a server that is killed. `accepted` and `refused` have what was said of each step, by its key."""
+    """Workers, each a process, and their server. `accepted` and `refused` have what was said of each step, by its key."""
 
-    def __init__(self, server: ServerProcess, seed: int) -> None:
+    def __init__(self, server: ServerProcess, folder: Path, seed: int) -> None:
         self.accepted: dict[str, set[str]] = defaultdict(set)
         self.refused: dict[str, set[str]] = defaultdict(set)
-        self.killed = self.frozen = self.said = 0
         self._server = server
         self._random = random.Random(seed)
+        self._where, self._answers = folder / "address", folder / "answers"
+        self._answers.touch()
+        self._read = 0
+        self._workers: dict[str, Forked] = {}
+        self._thawing: dict[str, asyncio.Task[None]] = {}
+        self._lives = 0
 
-    async def work(self, name: str) -> None:
-        """Be one worker after the other, for ever."""
-        life = 0
-        while True:
-            life += 1
-            try:
-                async with connected(self._server.address, self._server.admin_key) as api:
-                    await self._live(api, f"{name}-{life}")
-            except EOFError:
-                continue
-            except grpc.aio.AioRpcError as error:
-                if error.code() not in AWAY:
-                    raise
-            await asyncio.sleep(0.02)
+    def hire(self) -> None:
+        """Start one more worker."""
+        self._lives += 1
+        name = f"worker-{self._lives}"
+        command = [fire_worker.__file__, str(self._where), self._server.admin_key, name, str(self._answers)]
+        self._workers[name] = Forked(command, os.environ | {"PYTHONPATH": str(TESTS)})
 
-    async def _live(self, api: Api, name: str) -> None:
-        """Work until killed: then the connection is gone, and what was leased is held by nobody."""
-        async with tasks.leasing(api, worker=name, maximum_tasks=4, seconds=LEASE_SECONDS) as leases:
-            while True:
-                leased, fate = await leases.next(), self._random.random()
-                if fate < 0.02:
-                    self.killed += 1
-                    return
-                if fate < 0.04:
-                    self.frozen += 1
-                    await asyncio.sleep(FROZEN_SECONDS)
-                await self._say(api, leased)
+    def serves(self) -> None:
+        """Tell the workers where the server is."""
+        new = self._where.with_suffix(".new")
+        new.write_text(self._server.address)
+        new.replace(self._where)
 
-    async def _say(self, api: Api, leased: task_pb2.LeasedTask) -> None:
-        """Say that a task is done: the result is the lease, of which there is no other."""
-        self.said += 1
-        key = leased.idempotency_key
+    async def kill_server(self) -> None:
+        """Kill the server, and start it again."""
+        self._server.kill()
+        await self._server.start()
+        self.serves()
+
+    async def kill_worker(self) -> None:
+        """Kill a worker, frozen or not, and start another one."""
+        name = self._random.choice([*self._workers])
+        self._end(name)
+        self.hire()
+
+    async def freeze(self) -> None:
+        """Freeze a worker until the server has given up on all of its leases."""
+        if awake := [name for name in self._workers if name not in self._thawing]:
+            name = self._random.choice(awake)
+            self._workers[name].send_signal(signal.SIGSTOP)
+            self._thawing[name] = asyncio.create_task(self._thaw(name))
+
+    async def _thaw(self, name: str) -> None:
+        await until(lambda: self._is_given_up(name))
+        if name in self._workers:
+            self._workers[name].send_signal(signal.SIGCONT)
+        del self._thawing[name]
+
+    async def _is_given_up(self, name: str) -> bool:
         try:
-            await tasks.complete(api, leased.lease, leased.lease)
+            async with connected(self._server.address, self._server.admin_key) as api:
+                return name not in [worker.name for worker in (await tasks.queue(api)).workers]
         except grpc.aio.AioRpcError as error:
-            if error.code() in AWAY or reason_of(error) != "LEASE_LOST":
-                raise
-            self.refused[key].add(leased.lease)
-        else:
-            self.accepted[key].add(leased.lease)
+            if error.code() in fire_worker.AWAY:
+                return False
+            raise
+
+    def _end(self, name: str) -> None:
+        worker = self._workers.pop(name)
+        worker.send_signal(signal.SIGKILL)
+        worker.wait(DEADLINE_SECONDS)
+        worker.stdout.close()
+
+    async def end(self) -> None:
+        """Kill all workers."""
+        for task in self._thawing.values():
+            task.cancel()
+        await asyncio.gather(*self._thawing.values(), return_exceptions=True)
+        for name in [*self._workers]:
+            self._end(name)
+
+    def read(self) -> int:
+        """Read what workers have written; how many steps have an answer that was taken in."""
+        with self._answers.open("rb") as file:
+            file.seek(self._read)
+            for line in file:
+                if line.endswith(b"\n"):
+                    self._read += len(line)
+                    answer = json.loads(line)
+                    (self.accepted if answer["taken"] else self.refused)[answer["key"]].add(answer["lease"])
+        return len(self.accepted)
+
+    async def until_accepted(self, count: int) -> None:
+        """Wait until so many steps have an answer that was taken in, as long as the workers live and get on."""
+        while (before := self.read()) < count:
+            await until(lambda before=before: self.read() > before)
+            assert all(worker.poll() is None for worker in self._workers.values()), "a worker has ended by itself"
 
 
 @pytest.mark.timeout(3600)
@@ -108,40 +154,32 @@ async def test_each_task_is_taken_in_once_whatever_happens_to_workers_and_server
 ) -> None:
     server = ServerProcess(tmp_path / "data", database_url, lease_seconds=1)
     await server.start()
-    fire = Fire(server, seed=14)
     async with connected(server.address, server.admin_key) as api:
         session = await api.session(wide(WIDTH))
         spec = {"definition": "workflow"}
         begun = [(await ask(api, "StartExecution", session=session, spec=spec)).execution.id for _ in range(EXECUTIONS)]
-    workers = [asyncio.create_task(fire.work(f"worker-{number}")) for number in range(WORKERS)]
-    total = EXECUTIONS * WIDTH
+    fire = Fire(server, tmp_path, seed=14)
+    fire.serves()
+    acts = [fire.kill_server] * SERVER_KILLS + [fire.kill_worker] * WORKER_KILLS + [fire.freeze] * FREEZES
+    random.Random(14).shuffle(acts)
     try:
-        for kill in range(1, KILLS + 1):
-            await until_said(fire, total * kill // (KILLS + 1), workers)
-            server.kill()
-            await server.start()
+        for _ in range(WORKERS):
+            fire.hire()
+        for number, act in enumerate(acts, 1):
+            await fire.until_accepted(EXECUTIONS * WIDTH * number // (len(acts) + 1))
+            await act()
         async with connected(server.address, server.admin_key) as api:
             ended = [await tasks.ended(api, id_) for id_ in begun]
+            attempts = [task.attempt for task in await tasks.listed(api)]
     finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+        await fire.end()
         server.kill()
+    fire.read()
     check(fire, ended)
     figure(
-        f"{total} tasks, {WORKERS} workers, {KILLS} kills of the server: workers killed {fire.killed} times and frozen "
-        f"{fire.frozen} times, {fire.said} answers, {sum(map(len, fire.refused.values()))} late ones refused"
+        f"{EXECUTIONS * WIDTH} tasks, {WORKERS} workers: {WORKER_KILLS} killed and {FREEZES} frozen, the server killed "
+        f"{SERVER_KILLS} times; {sum(map(len, fire.refused.values()))} late answers refused, at most {max(attempts)} attempts"
     )
-
-
-async def until_said(fire: Fire, count: int, workers: Sequence[asyncio.Task[None]]) -> None:
-    """Wait until so many steps have an answer that was taken in, as long as the workers live and get on."""
-    while len(fire.accepted) < count:
-        before = len(fire.accepted)
-        await until(lambda before=before: len(fire.accepted) > before or any(worker.done() for worker in workers))
-        for worker in workers:
-            if worker.done():
-                worker.result()
 
 
 def check(fire: Fire, ended: Sequence[execution_pb2.Execution]) -> None:
