@@ -48,6 +48,7 @@ EVERY = [
     workflow_errors.ExecutionEnded("completed"),
     workflow_errors.CauseReused("an-id"),
     workflow_errors.LeaseLost("completed"),
+    workflow_errors.WorkerOverdue(),
     scheduler_errors.InvalidSchedule(WRONG),
     scheduler_errors.ScheduleCompleted(),
     scheduler_errors.ScheduleNotArmed(),

@@ -11,7 +11,7 @@ import pytest
 import tasks
 from blobhub.v1 import execution_pb2, task_pb2
 from blobhub_client import page
-from blobhub_server.blobtypes.conformance import expect_refusal, unpack
+from blobhub_server.blobtypes.conformance import expect_refusal, reason_of, unpack
 from blobhub_server.workflow.tasks import leasing
 from calling import ask
 from google.rpc import error_details_pb2
@@ -175,9 +175,27 @@ async def test_what_no_worker_survives_is_given_up(api: Api, monkeypatch: pytest
     monkeypatch.setattr(leasing, "MAX_LOST_LEASES", 1)
     session = await api.session(tasks.calls())
     begun = await tasks.start(api, session)
-    async with tasks.leasing(api, seconds=1) as leases:
-        assert [(await leases.next()).task.attempt for _ in range(2)] == [1, 2]
+    for attempt in (1, 2):
+        async with tasks.leasing(api, seconds=1) as leases:
+            assert (await leases.next()).task.attempt == attempt
+    async with tasks.leasing(api):
         assert (await tasks.ended(api, begun.id)).failure.reason == "LEASES_LOST"
+
+
+async def test_a_worker_that_lets_a_lease_run_out_is_given_nothing_more_until_it_comes_again(api: Api) -> None:
+    session = await api.session(tasks.calls())
+    begun = await tasks.start(api, session, "first")
+    async with tasks.leasing(api, maximum_tasks=2, seconds=1) as frozen:
+        first = await frozen.next()
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await frozen.next()
+        assert (ended.value.code(), reason_of(ended.value)) == (grpc.StatusCode.UNAVAILABLE, "WORKER_OVERDUE")
+    await tasks.start(api, session, "second")
+    async with tasks.leasing(api, maximum_tasks=2) as leases:
+        again = {leased.input.string_value: leased for leased in (await leases.next(), await leases.next())}
+        assert (again["first"].task.attempt, again["second"].task.attempt) == (first.task.attempt + 1, 1)
+        await tasks.complete(api, again["first"].lease)
+    assert (await tasks.ended(api, begun.id)).state == COMPLETED
 
 
 async def test_what_is_not_retryable_is_not_tried_again(api: Api) -> None:

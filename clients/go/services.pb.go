@@ -8,7 +8,7 @@ import (
 )
 
 // ContractDigest is the SHA-256 of the descriptors that the stubs were generated from.
-const ContractDigest = "63ee49544ffecc1ed92ee75f0fe5af552ce4f02925fe10e9a00fc6958cc9e6a5"
+const ContractDigest = "7944cd917f2f27d9caf27c231282196181ceb548fc06bd0749652a68981b63ab"
 
 // Services are the clients of all services. No two have a method of the same name.
 type Services struct {

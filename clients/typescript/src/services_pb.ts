@@ -28,7 +28,7 @@ import { TaskService } from "./blobhub/v1/task_pb.js";
 import { UserService } from "./blobhub/v1/user_pb.js";
 
 /** The SHA-256 of the descriptors that the stubs were generated from. */
-export const contractDigest = "63ee49544ffecc1ed92ee75f0fe5af552ce4f02925fe10e9a00fc6958cc9e6a5";
+export const contractDigest = "7944cd917f2f27d9caf27c231282196181ceb548fc06bd0749652a68981b63ab";
 
 /** All services. No two have a method of the same name. */
 export const services = [

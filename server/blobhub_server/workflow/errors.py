@@ -68,6 +68,15 @@ class LeaseLost(WorkflowError):
         super().__init__(f"the lease does not hold any more: {told}", metadata={"state": state})
 
 
+class WorkerOverdue(WorkflowError):
+    """A worker has let a lease run out, so the stream that gave it out has ended."""
+
+    code, reason = "UNAVAILABLE", "WORKER_OVERDUE"
+
+    def __init__(self) -> None:
+        super().__init__("a lease that came by this stream has run out; lease again", retry_after_seconds=1.0)
+
+
 class ExecutionEnded(WorkflowError):
     """The execution has already reached its terminal state, or is about to."""
 

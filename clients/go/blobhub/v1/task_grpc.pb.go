@@ -50,8 +50,9 @@ const (
 type TaskServiceClient interface {
 	// Leases tasks of a queue to a worker, the oldest first, and streams them as they come, for as long as the stream is open.
 	// The worker has `maximum_tasks` leases at most: when one ends, the next task comes. A stream that is cut keeps the leases
-	// of what was sent until they run out, and a worker that comes again under its name has them counted. Nothing is sent while
-	// nothing is waiting.
+	// of what was sent until they run out, and a worker that comes again under its name has them counted. One whose lease
+	// has run out has its stream ended, so that a worker that is frozen takes no more tasks. Nothing is sent while nothing is
+	// waiting.
 	//
 	// Errors:
 	//   - INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
@@ -60,7 +61,8 @@ type TaskServiceClient interface {
 	//     does not exist (any more).
 	//   - NOT_FOUND: the organization was renamed;
 	//     or it names nothing that the caller may see, in a parent that they may read.
-	//   - UNAVAILABLE: the server shuts down, or the stream was not read for too long; lease again.
+	//   - UNAVAILABLE: the server shuts down, the stream was not read for too long, or a lease that came by it has run out;
+	//     lease again.
 	LeaseTasks(ctx context.Context, in *LeaseTasksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LeaseTasksResponse], error)
 	// Renews a lease, which from now on lasts as long as it did at first. The answer says whether to stop: the task has been
 	// cancelled, because its execution was stopped or does not need it any more, and what comes of it would not count.
@@ -262,8 +264,9 @@ type TaskService_StreamQueueClient = grpc.ServerStreamingClient[StreamQueueRespo
 type TaskServiceServer interface {
 	// Leases tasks of a queue to a worker, the oldest first, and streams them as they come, for as long as the stream is open.
 	// The worker has `maximum_tasks` leases at most: when one ends, the next task comes. A stream that is cut keeps the leases
-	// of what was sent until they run out, and a worker that comes again under its name has them counted. Nothing is sent while
-	// nothing is waiting.
+	// of what was sent until they run out, and a worker that comes again under its name has them counted. One whose lease
+	// has run out has its stream ended, so that a worker that is frozen takes no more tasks. Nothing is sent while nothing is
+	// waiting.
 	//
 	// Errors:
 	//   - INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
@@ -272,7 +275,8 @@ type TaskServiceServer interface {
 	//     does not exist (any more).
 	//   - NOT_FOUND: the organization was renamed;
 	//     or it names nothing that the caller may see, in a parent that they may read.
-	//   - UNAVAILABLE: the server shuts down, or the stream was not read for too long; lease again.
+	//   - UNAVAILABLE: the server shuts down, the stream was not read for too long, or a lease that came by it has run out;
+	//     lease again.
 	LeaseTasks(*LeaseTasksRequest, grpc.ServerStreamingServer[LeaseTasksResponse]) error
 	// Renews a lease, which from now on lasts as long as it did at first. The answer says whether to stop: the task has been
 	// cancelled, because its execution was stopped or does not need it any more, and what comes of it would not count.

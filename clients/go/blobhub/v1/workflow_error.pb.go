@@ -47,6 +47,9 @@ const (
 	// FAILED_PRECONDITION. The lease does not hold any more: it ran out and the task was given to another worker, or the task
 	// has ended. What was done under it does not count. Metadata: `state`, the task's, such as `leased` or `cancelled`.
 	WorkflowErrorReason_WORKFLOW_ERROR_REASON_LEASE_LOST WorkflowErrorReason = 6
+	// UNAVAILABLE. A lease that came by the stream has run out, so nothing more comes by it: its worker may be dead or frozen.
+	// A worker that is neither leases again.
+	WorkflowErrorReason_WORKFLOW_ERROR_REASON_WORKER_OVERDUE WorkflowErrorReason = 7
 )
 
 // Enum value maps for WorkflowErrorReason.
@@ -59,6 +62,7 @@ var (
 		4: "WORKFLOW_ERROR_REASON_EXECUTION_ENDED",
 		5: "WORKFLOW_ERROR_REASON_CAUSE_REUSED",
 		6: "WORKFLOW_ERROR_REASON_LEASE_LOST",
+		7: "WORKFLOW_ERROR_REASON_WORKER_OVERDUE",
 	}
 	WorkflowErrorReason_value = map[string]int32{
 		"WORKFLOW_ERROR_REASON_UNSPECIFIED":             0,
@@ -68,6 +72,7 @@ var (
 		"WORKFLOW_ERROR_REASON_EXECUTION_ENDED":         4,
 		"WORKFLOW_ERROR_REASON_CAUSE_REUSED":            5,
 		"WORKFLOW_ERROR_REASON_LEASE_LOST":              6,
+		"WORKFLOW_ERROR_REASON_WORKER_OVERDUE":          7,
 	}
 )
 
@@ -103,7 +108,7 @@ var File_blobhub_v1_workflow_error_proto protoreflect.FileDescriptor
 const file_blobhub_v1_workflow_error_proto_rawDesc = "" +
 	"\n" +
 	"\x1fblobhub/v1/workflow_error.proto\x12\n" +
-	"blobhub.v1*\xc2\x02\n" +
+	"blobhub.v1*\xec\x02\n" +
 	"\x13WorkflowErrorReason\x12%\n" +
 	"!WORKFLOW_ERROR_REASON_UNSPECIFIED\x10\x00\x12,\n" +
 	"(WORKFLOW_ERROR_REASON_INVALID_DEFINITION\x10\x01\x121\n" +
@@ -111,7 +116,8 @@ const file_blobhub_v1_workflow_error_proto_rawDesc = "" +
 	"&WORKFLOW_ERROR_REASON_SESSION_NOT_OPEN\x10\x03\x12)\n" +
 	"%WORKFLOW_ERROR_REASON_EXECUTION_ENDED\x10\x04\x12&\n" +
 	"\"WORKFLOW_ERROR_REASON_CAUSE_REUSED\x10\x05\x12$\n" +
-	" WORKFLOW_ERROR_REASON_LEASE_LOST\x10\x06B\xa9\x01\n" +
+	" WORKFLOW_ERROR_REASON_LEASE_LOST\x10\x06\x12(\n" +
+	"$WORKFLOW_ERROR_REASON_WORKER_OVERDUE\x10\aB\xa9\x01\n" +
 	"\x0ecom.blobhub.v1B\x12WorkflowErrorProtoP\x01Z:github.com/blobhub/blobhub/clients/go/blobhub/v1;blobhubv1\xa2\x02\x03BXX\xaa\x02\n" +
 	"Blobhub.V1\xca\x02\n" +
 	"Blobhub\\V1\xe2\x02\x16Blobhub\\V1\\GPBMetadata\xea\x02\vBlobhub::V1b\x06proto3"

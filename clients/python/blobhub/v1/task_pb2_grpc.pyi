@@ -48,8 +48,9 @@ class TaskServiceStub:
     LeaseTasks: _grpc.UnaryStreamMultiCallable[_task_pb2.LeaseTasksRequest, _task_pb2.LeaseTasksResponse]
     """Leases tasks of a queue to a worker, the oldest first, and streams them as they come, for as long as the stream is open.
     The worker has `maximum_tasks` leases at most: when one ends, the next task comes. A stream that is cut keeps the leases
-    of what was sent until they run out, and a worker that comes again under its name has them counted. Nothing is sent while
-    nothing is waiting.
+    of what was sent until they run out, and a worker that comes again under its name has them counted. One whose lease
+    has run out has its stream ended, so that a worker that is frozen takes no more tasks. Nothing is sent while nothing is
+    waiting.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
@@ -58,7 +59,8 @@ class TaskServiceStub:
       does not exist (any more).
     * NOT_FOUND: the organization was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
-    * UNAVAILABLE: the server shuts down, or the stream was not read for too long; lease again.
+    * UNAVAILABLE: the server shuts down, the stream was not read for too long, or a lease that came by it has run out;
+      lease again.
     """
     ExtendLease: _grpc.UnaryUnaryMultiCallable[_task_pb2.ExtendLeaseRequest, _task_pb2.ExtendLeaseResponse]
     """Renews a lease, which from now on lasts as long as it did at first. The answer says whether to stop: the task has been
@@ -161,8 +163,9 @@ class TaskServiceAsyncStub(TaskServiceStub):
     LeaseTasks: _aio.UnaryStreamMultiCallable[_task_pb2.LeaseTasksRequest, _task_pb2.LeaseTasksResponse]  # type: ignore[assignment]
     """Leases tasks of a queue to a worker, the oldest first, and streams them as they come, for as long as the stream is open.
     The worker has `maximum_tasks` leases at most: when one ends, the next task comes. A stream that is cut keeps the leases
-    of what was sent until they run out, and a worker that comes again under its name has them counted. Nothing is sent while
-    nothing is waiting.
+    of what was sent until they run out, and a worker that comes again under its name has them counted. One whose lease
+    has run out has its stream ended, so that a worker that is frozen takes no more tasks. Nothing is sent while nothing is
+    waiting.
 
     Errors:
     * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
@@ -171,7 +174,8 @@ class TaskServiceAsyncStub(TaskServiceStub):
       does not exist (any more).
     * NOT_FOUND: the organization was renamed;
       or it names nothing that the caller may see, in a parent that they may read.
-    * UNAVAILABLE: the server shuts down, or the stream was not read for too long; lease again.
+    * UNAVAILABLE: the server shuts down, the stream was not read for too long, or a lease that came by it has run out;
+      lease again.
     """
     ExtendLease: _aio.UnaryUnaryMultiCallable[_task_pb2.ExtendLeaseRequest, _task_pb2.ExtendLeaseResponse]  # type: ignore[assignment]
     """Renews a lease, which from now on lasts as long as it did at first. The answer says whether to stop: the task has been
@@ -277,8 +281,9 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_task_pb2.LeaseTasksResponse], _abc.AsyncIterator[_task_pb2.LeaseTasksResponse]]:
         """Leases tasks of a queue to a worker, the oldest first, and streams them as they come, for as long as the stream is open.
         The worker has `maximum_tasks` leases at most: when one ends, the next task comes. A stream that is cut keeps the leases
-        of what was sent until they run out, and a worker that comes again under its name has them counted. Nothing is sent while
-        nothing is waiting.
+        of what was sent until they run out, and a worker that comes again under its name has them counted. One whose lease
+        has run out has its stream ended, so that a worker that is frozen takes no more tasks. Nothing is sent while nothing is
+        waiting.
 
         Errors:
         * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
@@ -287,7 +292,8 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
           does not exist (any more).
         * NOT_FOUND: the organization was renamed;
           or it names nothing that the caller may see, in a parent that they may read.
-        * UNAVAILABLE: the server shuts down, or the stream was not read for too long; lease again.
+        * UNAVAILABLE: the server shuts down, the stream was not read for too long, or a lease that came by it has run out;
+          lease again.
         """
 
     @_abc_1.abstractmethod

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62lobhub/v1/workflow_error.proto\x12\nblobhub.v1*\xc2\x02\n\x13WorkflowErrorReason\x12%\n!WORKFLOW_ERROR_REASON_UNSPECIFIED\x10\x00\x12,\n(WORKFLOW_ERROR_REASON_INVALID_DEFINITION\x10\x01\x12\x31\n-WORKFLOW_ERROR_REASON_DEFINITION_NOT_RUNNABLE\x10\x02\x12*\n&WORKFLOW_ERROR_REASON_SESSION_NOT_OPEN\x10\x03\x12)\n%WORKFLOW_ERROR_REASON_EXECUTION_ENDED\x10\x04\x12&\n\"WORKFLOW_ERROR_REASON_CAUSE_REUSED\x10\x05\x12$\n WORKFLOW_ERROR_REASON_LEASE_LOST\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62lobhub/v1/workflow_error.proto\x12\nblobhub.v1*\xec\x02\n\x13WorkflowErrorReason\x12%\n!WORKFLOW_ERROR_REASON_UNSPECIFIED\x10\x00\x12,\n(WORKFLOW_ERROR_REASON_INVALID_DEFINITION\x10\x01\x12\x31\n-WORKFLOW_ERROR_REASON_DEFINITION_NOT_RUNNABLE\x10\x02\x12*\n&WORKFLOW_ERROR_REASON_SESSION_NOT_OPEN\x10\x03\x12)\n%WORKFLOW_ERROR_REASON_EXECUTION_ENDED\x10\x04\x12&\n\"WORKFLOW_ERROR_REASON_CAUSE_REUSED\x10\x05\x12$\n WORKFLOW_ERROR_REASON_LEASE_LOST\x10\x06\x12(\n$WORKFLOW_ERROR_REASON_WORKER_OVERDUE\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'blobhub.v1.workflow_error_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WORKFLOWERRORREASON']._serialized_start=48
-  _globals['_WORKFLOWERRORREASON']._serialized_end=370
+  _globals['_WORKFLOWERRORREASON']._serialized_end=412
 # @@protoc_insertion_point(module_scope)

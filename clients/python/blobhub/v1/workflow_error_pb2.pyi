@@ -46,6 +46,10 @@ class _WorkflowErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_W
     """FAILED_PRECONDITION. The lease does not hold any more: it ran out and the task was given to another worker, or the task
     has ended. What was done under it does not count. Metadata: `state`, the task's, such as `leased` or `cancelled`.
     """
+    WORKFLOW_ERROR_REASON_WORKER_OVERDUE: _WorkflowErrorReason.ValueType  # 7
+    """UNAVAILABLE. A lease that came by the stream has run out, so nothing more comes by it: its worker may be dead or frozen.
+    A worker that is neither leases again.
+    """
 
 class WorkflowErrorReason(_WorkflowErrorReason, metaclass=_WorkflowErrorReasonEnumTypeWrapper):
     """One value per cause. The comment of each says the status code, the cause, the metadata of the ErrorInfo, and the
@@ -73,5 +77,9 @@ Metadata: `cause`.
 WORKFLOW_ERROR_REASON_LEASE_LOST: WorkflowErrorReason.ValueType  # 6
 """FAILED_PRECONDITION. The lease does not hold any more: it ran out and the task was given to another worker, or the task
 has ended. What was done under it does not count. Metadata: `state`, the task's, such as `leased` or `cancelled`.
+"""
+WORKFLOW_ERROR_REASON_WORKER_OVERDUE: WorkflowErrorReason.ValueType  # 7
+"""UNAVAILABLE. A lease that came by the stream has run out, so nothing more comes by it: its worker may be dead or frozen.
+A worker that is neither leases again.
 """
 Global___WorkflowErrorReason: _TypeAlias = WorkflowErrorReason  # noqa: Y015

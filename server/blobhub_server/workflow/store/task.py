@@ -281,6 +281,19 @@ async def count_leased(tx: Transaction, organization_id: str, queue: str) -> dic
     return dict(await tx.all(_COUNT_LEASED, organization=organization_id, queue_name=queue))
 
 
+_LAST_OVERDUE = Prepared(
+    sa.select(tasks.c.worker, sa.func.max(tasks.c.lease).label("lease"))
+    .where(*_IN_QUEUE, _LEASED, tasks.c.available_time <= now(), _THERE)
+    .group_by(tasks.c.worker),
+    Pair(Scalar(str, "worker"), Scalar(str, "lease")),
+)
+
+
+async def last_overdue(tx: Transaction, organization_id: str, queue: str) -> dict[str, str]:
+    """The last lease of each worker, by name, that has run out while nobody else was given the task."""
+    return dict(await tx.all(_LAST_OVERDUE, organization=organization_id, queue_name=queue))
+
+
 _COUNT_OPEN = Prepared(
     sa.select(sa.func.count()).where(tasks.c.organization_id == sa.bindparam("organization"), IS_OPEN, _THERE), Scalar(int)
 )

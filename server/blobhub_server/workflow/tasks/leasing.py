@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -21,7 +21,7 @@ from blobhub_server.db.engine import Transaction
 from blobhub_server.db.notify import Listener
 from blobhub_server.errors import LimitExceeded, StorageUnavailable
 from blobhub_server.rpc.transport_error import ShuttingDown
-from blobhub_server.workflow.errors import LeaseLost
+from blobhub_server.workflow.errors import LeaseLost, WorkerOverdue
 from blobhub_server.workflow.rules.task import Failure, Lease, Task, lease_of, queue_topic
 from blobhub_server.workflow.store import task as store
 from blobhub_server.workflow.tasks.ending import End, Ending
@@ -44,13 +44,18 @@ Queue = tuple[str, str]
 
 @dataclass(eq=False, slots=True)
 class Seat:
-    """A worker that waits at a desk. `tasks` are leased and not handed out yet."""
+    """A worker that waits at a desk. `tasks` are leased and not handed out yet.
+
+    `since` is an id from before its first lease. It is `overdue` once it has let one run out.
+    """
 
     worker: str
+    since: str
     maximum: int
     span: timedelta
     tasks: deque[Task] = field(default_factory=deque)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
+    overdue: bool = False
 
 
 class Desk:
@@ -109,7 +114,8 @@ class Desk:
             if seconds is None or seconds > 0:
                 return min(MAX_SLEEP_SECONDS, seconds or MAX_SLEEP_SECONDS)
             leased = await store.count_leased(tx, *self._queue)
-        rooms = [(seat, seat.maximum - leased.get(seat.worker, 0)) for seat in self.seats]
+            self._find_overdue(await store.last_overdue(tx, *self._queue))
+        rooms = [(seat, seat.maximum - leased.get(seat.worker, 0)) for seat in self.seats if not seat.overdue]
         free = [(seat, room) for seat, room in rooms if room > 0]
         if not free or self._host.drain.draining:
             return await self._seconds_to_expiry()
@@ -128,6 +134,16 @@ class Desk:
         for task in (task for _, tasks in handed for task in tasks if task.lost_leases > MAX_LOST_LEASES):
             await self._give_up(task)
         return 0.0 if any(tasks for _, tasks in handed) else MIN_SLEEP_SECONDS
+
+    def _find_overdue(self, overdue: Mapping[str, str]) -> None:
+        """Lease nothing more to those who have let a lease run out.
+
+        A worker that is dead or frozen, and whose connection is not, would else take tasks again and again and let them wait.
+        """
+        for seat in self.seats:
+            if overdue.get(seat.worker, "") > seat.since:
+                seat.overdue = True
+                seat.ready.set()
 
     async def _give_up(self, task: Task) -> None:
         """Fail a task that was leased for this, so that it is locked after its execution, as by all who end tasks."""
@@ -183,9 +199,10 @@ class Leasing:
     async def stream(self, queue: Queue, *, worker: str, maximum: int, span: timedelta) -> AsyncIterator[list[Task]]:
         """Lease tasks of a queue to a worker, so many at a time at most, and yield them as they come.
 
-        What was yielded is the worker's. Raises ShuttingDown when the server drains.
+        What was yielded is the worker's. Raises WorkerOverdue once it has let a lease run out, and ShuttingDown when the
+        server drains.
         """
-        async with self._at_desk(queue, Seat(worker=worker, maximum=maximum, span=span)) as seat:
+        async with self._at_desk(queue, Seat(worker=worker, since=self._host.ids(), maximum=maximum, span=span)) as seat:
             while True:
                 await seat.ready.wait()
                 seat.ready.clear()
@@ -195,6 +212,8 @@ class Leasing:
                     yield tasks
                 elif self._host.drain.draining:
                     raise ShuttingDown(None)
+                elif seat.overdue:
+                    raise WorkerOverdue
 
     @asynccontextmanager
     async def _at_desk(self, queue: Queue, seat: Seat) -> AsyncIterator[Seat]:

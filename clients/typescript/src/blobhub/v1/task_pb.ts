@@ -770,8 +770,9 @@ export const TaskService: GenService<{
   /**
    * Leases tasks of a queue to a worker, the oldest first, and streams them as they come, for as long as the stream is open.
    * The worker has `maximum_tasks` leases at most: when one ends, the next task comes. A stream that is cut keeps the leases
-   * of what was sent until they run out, and a worker that comes again under its name has them counted. Nothing is sent while
-   * nothing is waiting.
+   * of what was sent until they run out, and a worker that comes again under its name has them counted. One whose lease
+   * has run out has its stream ended, so that a worker that is frozen takes no more tasks. Nothing is sent while nothing is
+   * waiting.
    *
    * Errors:
    * * INVALID_ARGUMENT: a constraint is broken; the reference is malformed.
@@ -780,7 +781,8 @@ export const TaskService: GenService<{
    *   does not exist (any more).
    * * NOT_FOUND: the organization was renamed;
    *   or it names nothing that the caller may see, in a parent that they may read.
-   * * UNAVAILABLE: the server shuts down, or the stream was not read for too long; lease again.
+   * * UNAVAILABLE: the server shuts down, the stream was not read for too long, or a lease that came by it has run out;
+   *   lease again.
    *
    * @generated from rpc blobhub.v1.TaskService.LeaseTasks
    */
