@@ -176,9 +176,10 @@ async def test_each_task_is_taken_in_once_whatever_happens_to_workers_and_server
         server.kill()
     fire.read()
     check(fire, ended)
+    late = sum(map(len, fire.refused.values()))
     figure(
         f"{EXECUTIONS * WIDTH} tasks, {WORKERS} workers: {WORKER_KILLS} killed and {FREEZES} frozen, the server killed "
-        f"{SERVER_KILLS} times; {sum(map(len, fire.refused.values()))} late answers refused, at most {max(attempts)} attempts"
+        f"{SERVER_KILLS} times; {late} late answers refused, at most {max(attempts)} attempts"
     )
 
 

@@ -138,7 +138,7 @@ class Desk:
     def _find_overdue(self, overdue: Mapping[str, str]) -> None:
         """Lease nothing more to those who have let a lease run out.
 
-        A worker that is dead or frozen, and whose connection is not, would else take tasks again and again and let them wait.
+        One that is dead or frozen, while its connection is not, would else take tasks again and again and let them wait.
         """
         for seat in self.seats:
             if overdue.get(seat.worker, "") > seat.since:
