@@ -18,6 +18,8 @@ from served import Api, connected
 
 LEASE_SECONDS = 1
 TASKS = 4
+WORK_SECONDS = 0.002
+"""So that whoever is killed or frozen has mostly begun something."""
 AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
@@ -40,6 +42,7 @@ async def _work(api: Api, name: str, file: int) -> None:
     async with tasks.leasing(api, worker=name, maximum_tasks=TASKS, seconds=LEASE_SECONDS) as leases:
         while True:
             leased = await leases.next()
+            await asyncio.sleep(WORK_SECONDS)
             taken = await _say(api, leased.lease)
             line = json.dumps({"key": leased.idempotency_key, "lease": leased.lease, "taken": taken, "worker": name})
             os.write(file, f"{line}\n".encode())  # in one piece: it may be killed at any point

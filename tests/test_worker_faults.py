@@ -65,6 +65,7 @@ class Fire:
         self._where, self._answers = folder / "address", folder / "answers"
         self._answers.touch()
         self._read = 0
+        self.frozen = 0
         self._workers: dict[str, Forked] = {}
         self._thawing: dict[str, asyncio.Task[None]] = {}
         self._lives = 0
@@ -95,22 +96,25 @@ class Fire:
         self.hire()
 
     async def freeze(self) -> None:
-        """Freeze a worker until the server has given up on all of its leases."""
-        if awake := [name for name in self._workers if name not in self._thawing]:
+        """Freeze a worker until others have been given all of its tasks; some workers are left."""
+        awake = [name for name in self._workers if name not in self._thawing]
+        if len(awake) > WORKERS // 2:
             name = self._random.choice(awake)
+            self.frozen += 1
             self._workers[name].send_signal(signal.SIGSTOP)
             self._thawing[name] = asyncio.create_task(self._thaw(name))
 
     async def _thaw(self, name: str) -> None:
-        await until(lambda: self._is_given_up(name))
+        while not await self._has_nothing(name):
+            await asyncio.sleep(0.1)
         if name in self._workers:
             self._workers[name].send_signal(signal.SIGCONT)
         del self._thawing[name]
 
-    async def _is_given_up(self, name: str) -> bool:
+    async def _has_nothing(self, name: str) -> bool:
         try:
             async with connected(self._server.address, self._server.admin_key) as api:
-                return name not in [worker.name for worker in (await tasks.queue(api)).workers]
+                return name not in [task.worker for task in await tasks.listed(api, state="LEASED")]
         except grpc.aio.AioRpcError as error:
             if error.code() in fire_worker.AWAY:
                 return False
@@ -156,16 +160,16 @@ async def test_each_task_is_taken_in_once_whatever_happens_to_workers_and_server
     await server.start()
     async with connected(server.address, server.admin_key) as api:
         session = await api.session(wide(WIDTH))
-        spec = {"definition": "workflow"}
-        begun = [(await ask(api, "StartExecution", session=session, spec=spec)).execution.id for _ in range(EXECUTIONS)]
     fire = Fire(server, tmp_path, seed=14)
     fire.serves()
     acts = [fire.kill_server] * SERVER_KILLS + [fire.kill_worker] * WORKER_KILLS + [fire.freeze] * FREEZES
     random.Random(14).shuffle(acts)
+    begun: list[str] = []
     try:
         for _ in range(WORKERS):
             fire.hire()
         for number, act in enumerate(acts, 1):
+            begun += await begin(server, session, EXECUTIONS * (number + 2) // (len(acts) + 2) - len(begun))
             await fire.until_accepted(EXECUTIONS * WIDTH * number // (len(acts) + 1))
             await act()
         async with connected(server.address, server.admin_key) as api:
@@ -178,9 +182,16 @@ async def test_each_task_is_taken_in_once_whatever_happens_to_workers_and_server
     check(fire, ended)
     late = sum(map(len, fire.refused.values()))
     figure(
-        f"{EXECUTIONS * WIDTH} tasks, {WORKERS} workers: {WORKER_KILLS} killed and {FREEZES} frozen, the server killed "
+        f"{EXECUTIONS * WIDTH} tasks, {WORKERS} workers: {WORKER_KILLS} killed and {fire.frozen} frozen, the server killed "
         f"{SERVER_KILLS} times; {late} late answers refused, at most {max(attempts)} attempts"
     )
+
+
+async def begin(server: ServerProcess, session: str, count: int) -> list[str]:
+    """Start so many executions. They are started as it goes, so that what is lost soon comes to others."""
+    async with connected(server.address, server.admin_key) as api:
+        spec = {"definition": "workflow"}
+        return [(await ask(api, "StartExecution", session=session, spec=spec)).execution.id for _ in range(count)]
 
 
 def check(fire: Fire, ended: Sequence[execution_pb2.Execution]) -> None:
