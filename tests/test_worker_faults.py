@@ -21,7 +21,7 @@ from calling import ask
 from figures import Figure
 from forked import Forked
 from scale import scaled
-from served import ServerProcess, connected
+from served import Api, ServerProcess, connected
 from waiting import DEADLINE_SECONDS, until
 
 TESTS = Path(__file__).resolve().parent
@@ -134,8 +134,8 @@ class Fire:
         for name in [*self._workers]:
             self._end(name)
 
-    def read(self) -> int:
-        """Read what workers have written; how many steps have an answer that was taken in."""
+    def read(self) -> None:
+        """Read what workers have written."""
         with self._answers.open("rb") as file:
             file.seek(self._read)
             for line in file:
@@ -143,13 +143,16 @@ class Fire:
                     self._read += len(line)
                     answer = json.loads(line)
                     (self.accepted if answer["taken"] else self.refused)[answer["key"]].add(answer["lease"])
-        return len(self.accepted)
 
-    async def until_accepted(self, count: int) -> None:
-        """Wait until so many steps have an answer that was taken in, as long as the workers live and get on."""
-        while (before := self.read()) < count:
-            await until(lambda before=before: self.read() > before)
-            assert all(worker.poll() is None for worker in self._workers.values()), "a worker has ended by itself"
+    async def until_open(self, count: int) -> None:
+        """Wait until no more than so many tasks are open, as long as the workers live and get on.
+
+        What workers have written says less: who is killed may have had an answer that they did not write down.
+        """
+        async with connected(self._server.address, self._server.admin_key) as api:
+            while (before := await count_open(api)) > count:
+                await until(lambda before=before: is_less(api, before))
+                assert all(worker.poll() is None for worker in self._workers.values()), "a worker has ended by itself"
 
 
 @pytest.mark.timeout(3600)
@@ -170,7 +173,7 @@ async def test_each_task_is_taken_in_once_whatever_happens_to_workers_and_server
             fire.hire()
         for number, act in enumerate(acts, 1):
             begun += await begin(server, session, EXECUTIONS * (number + 2) // (len(acts) + 2) - len(begun))
-            await fire.until_accepted(EXECUTIONS * WIDTH * number // (len(acts) + 1))
+            await fire.until_open(len(begun) * WIDTH - EXECUTIONS * WIDTH * number // (len(acts) + 1))
             await act()
         async with connected(server.address, server.admin_key) as api:
             ended = [await tasks.ended(api, id_) for id_ in begun]
@@ -185,6 +188,16 @@ async def test_each_task_is_taken_in_once_whatever_happens_to_workers_and_server
         f"{EXECUTIONS * WIDTH} tasks, {WORKERS} workers: {WORKER_KILLS} killed and {fire.frozen} frozen, the server killed "
         f"{SERVER_KILLS} times; {late} late answers refused, at most {max(attempts)} attempts"
     )
+
+
+async def count_open(api: Api) -> int:
+    """How many tasks have not ended."""
+    queue = await tasks.queue(api)
+    return queue.waiting_tasks + queue.leased_tasks
+
+
+async def is_less(api: Api, before: int) -> bool:
+    return await count_open(api) < before
 
 
 async def begin(server: ServerProcess, session: str, count: int) -> list[str]:
