@@ -1,7 +1,7 @@
 """`make bench`: BlobHub beside the bare machine, in one run, as ratios. Aims are those of docs/architecture.md.
 
-`python -m benchmarks [imports | calls | schedules | models] [--due N] [--stored N] [--mebibytes N]`; all, in full size,
-unless told otherwise.
+`python -m benchmarks [imports | calls | tasks | schedules | models] [--due N] [--stored N] [--mebibytes N]`; all, in full
+size, unless told otherwise.
 
 Nothing here fails: a benchmark tells, it does not judge.
 """
@@ -22,7 +22,7 @@ import flows
 import grpc
 import psutil
 import uvloop
-from benchmarks import imports, models, schedules
+from benchmarks import imports, models, schedules, workers
 from benchmarks.measuring import alternating
 from benchmarks.own_cost import own_cost
 from benchmarks.refusing import CALLS, refusing
@@ -32,7 +32,7 @@ from blobhub.v1 import blob_pb2, execution_pb2, session_pb2
 from served import Api
 
 FREE_PORTS = {"BLOBHUB_LISTEN": "127.0.0.1:0", "BLOBHUB_HTTP_LISTEN": "127.0.0.1:0"}
-PARTS = ("imports", "calls", "schedules", "models")
+PARTS = ("imports", "calls", "tasks", "schedules", "models")
 SUBSCRIBERS = 100
 EVENTS = 12 * 400
 """How many events each subscriber gets: twelve of an execution."""
@@ -205,6 +205,9 @@ async def main() -> None:
         imports.main()
     if "calls" in parts:
         await calls()
+    if "tasks" in parts:
+        with tempfile.TemporaryDirectory() as folder:
+            await workers.main(Path(folder) / "data")
     if "schedules" in parts:
         with tempfile.TemporaryDirectory() as folder:
             # PostgreSQL runs as another user, who has to get in.
