@@ -1,4 +1,4 @@
-"""The command line with signals, and with schedules that are changed, backfilled and handed over."""
+"""The command line with signals and tasks, and with schedules that are changed, backfilled and handed over."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import schedules
 import signals
+import tasks
 from blobhub_cli.failures import ExitCode
-from command_line import CommandLine
+from command_line import SCRIPT, CommandLine
+from pseudo_terminal import terminal
 from served import Api
 from waiting import until
 
@@ -38,6 +40,22 @@ async def test_a_signal_goes_to_whoever_waits_or_is_kept_and_those_who_wait_are_
 async def waiting(blobhub: CommandLine) -> list[dict]:
     """Who waits, once somebody does."""
     return await until(lambda: blobhub.jsons("signal", "list", "acme/pipeline", "--name", "go"))
+
+
+async def test_a_queue_and_its_tasks_are_shown_and_followed(blobhub: CommandLine, api: Api) -> None:
+    session = await api.session(tasks.calls())
+    await blobhub("run", "workflow", "--session", session, "--detach")
+    await until(lambda: blobhub.jsons("task", "list", tasks.QUEUE, "--state", "waiting"))
+    (row,) = (await blobhub("task", "list", tasks.QUEUE)).splitlines()[1:]
+    assert row.split()[:2] == ["waiting", "work"]
+    async with terminal([SCRIPT, "task", "queue", tasks.QUEUE, "--follow"], blobhub.environment) as person:
+        await person.shows("1 wait since 2")
+        async with tasks.leasing(api, worker="left"):
+            await person.shows("0 wait; 1 are done by left (1)")
+            found = await blobhub.json("task", "queue", tasks.QUEUE)
+            assert (found["leased_tasks"], found["workers"][0]["name"]) == ("1", "left")
+        person.type("\x03")
+        assert await person.ended() == ExitCode.INTERRUPTED
 
 
 async def test_a_schedule_is_changed_in_what_is_given_alone(blobhub: CommandLine, api: Api) -> None:

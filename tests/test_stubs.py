@@ -25,6 +25,7 @@ assert google.protobuf.__version__.startswith(sys.argv[1]), google.protobuf.__ve
 import importlib, pathlib
 for path in pathlib.Path("clients/python/blobhub/v1").glob("*_pb2.py"):
     importlib.import_module(f"blobhub.v1.{path.stem}")
+import blobhub_client, blobhub_client.building, blobhub_client.sync, blobhub_client.worker
 from blobhub.v1 import access_pb2, blob_pb2
 blob = blob_pb2.Blob(id="1", alias="pipeline", visibility=blob_pb2.VISIBILITY_PUBLIC)
 assert blob_pb2.Blob.FromString(blob.SerializeToString()) == blob
@@ -74,10 +75,20 @@ def test_a_wheel_has_types_and_descriptors(tmp_path: Path, project: Path, packag
 
 USER = """
 from blobhub.v1 import blob_pb2, blob_pb2_grpc
+from blobhub_client import Client, sync
 
 reveal_type(blob_pb2.Blob().alias)
 reveal_type(blob_pb2_grpc.BlobServiceStub)
 blob_pb2.Blob(alias=1)
+blob_pb2.Blob(allias="pipeline")
+
+async def use(hub: Client, other: sync.Client) -> None:
+    answer = await hub.blobs.GetBlob(blob_pb2.GetBlobRequest(blob="acme/pipeline"))
+    reveal_type(answer.blob.alias)
+    print(answer.blob.allias)
+    print(other.blobs.GetBlob(blob_pb2.GetBlobRequest(blob="acme/pipeline")).blob.allias)
+    async for event in hub.watch_session("s"):
+        print(event.kind)
 """
 
 
@@ -97,6 +108,9 @@ def test_mypy_knows_the_types_of_an_installed_wheel(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert 'user.py:4: note: Revealed type is "str"' in done.stdout.replace("builtins.", ""), done.stdout
+    said = done.stdout.replace("builtins.", "")
+    for line in (5, 12):
+        assert f'user.py:{line}: note: Revealed type is "str"' in said, said
     assert "BlobServiceStub" in done.stdout
-    assert re.findall(r"user.py:(\d+): error: .*\[(.*)\]", done.stdout) == [("6", "arg-type")], done.stdout
+    errors = [("7", "arg-type"), ("8", "call-arg"), ("13", "attr-defined"), ("14", "attr-defined"), ("16", "attr-defined")]
+    assert re.findall(r"user.py:(\d+): error: .*\[(.*)\]", done.stdout) == errors, done.stdout

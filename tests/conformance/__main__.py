@@ -17,7 +17,7 @@ from pathlib import Path
 
 from blobhub.v1.caller_pb2 import GetCallerRequest
 from conformance import goldens
-from conformance.languages import IN_CI, LANGUAGES, ROOT, Language
+from conformance.languages import IN_CI, LANGUAGES, PYTHON, ROOT, Language
 from conformance.network import LosingTwice, cutting
 from conformance.stage import BLOB, ITEMS, SHARED, Stage, staged
 from dropping import Fate, dropping
@@ -28,6 +28,8 @@ DEFINITION = ROOT / "demo" / "document_summary.json"
 IMAGE = ROOT / ".build" / "languages.binpb"
 DYING = ROOT / "tests" / "conformance" / "dying_worker.py"
 CUTS = 50
+BESIDE = {("tritonclient[grpc]>=2.60", "protobuf==6.33.*"): "6.33.", ("protobuf>=7",): "7."}
+"""What the Python client is installed beside, and the protobuf that it has there."""
 RESET = "\x1b[0m"
 """Maven prints it, whatever it is told about colours."""
 DEADLINE_SECONDS = 600
@@ -161,6 +163,25 @@ async def protoset(stage: Stage) -> None:
     told("grpcurl with the protoset", since)
 
 
+async def installs(stage: Stage) -> None:
+    """Install the Python client from a copy of its folder beside others' packages, and use it there. Raises Failed."""
+    for packages, protobuf in BESIDE.items():
+        since = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            tool = Language(name="pip", tool=sys.executable, folder=Path(folder), silent=(), suite=(), golden=(), tour=())
+            ignored = shutil.ignore_patterns("*.egg-info", "build", "__pycache__")
+            shutil.copytree(ROOT / "clients" / "python", f"{folder}/client", ignore=ignored)
+            python = f"{folder}/venv/bin/python"
+            await run(tool, (sys.executable, "-m", "venv", f"{folder}/venv"))
+            await run(tool, (python, "-m", "pip", "install", "--quiet", "--no-compile", f"{folder}/client", *packages))
+            await run(tool, (python, "-m", "pip", "check"))
+            program = str(ROOT / "tests" / "conformance" / "beside.py")
+            said = await run(tool, (python, "-I", program, "{address}"), address=stage.address, key=stage.key)
+            if not said.startswith(protobuf):
+                raise Failed(f"beside {packages} there is protobuf {said} in place of {protobuf}")
+        told(f"installed and used beside {', '.join(packages)}", since)
+
+
 async def main(languages: list[Language]) -> None:
     """Run all. Raises Failed."""
     since = time.monotonic()
@@ -174,6 +195,8 @@ async def main(languages: list[Language]) -> None:
             await protoset(stage)
             for language in languages:
                 await conforms(language, stage, golden)
+            if PYTHON in languages:
+                await installs(stage)
         since = time.monotonic()
         for language in languages[:-1]:  # The last one has read what all others have written.
             if language.golden:

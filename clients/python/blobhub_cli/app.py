@@ -27,6 +27,7 @@ from blobhub_cli.nouns import (
     schedule,
     session,
     signal,
+    task,
     user,
     watch,
 )
@@ -35,7 +36,7 @@ EPILOG = "Exit codes, profiles and more examples: docs/cli.md"
 
 app = typer.Typer(name="blobhub", no_args_is_help=True, pretty_exceptions_enable=False, epilog=EPILOG)
 for module in (
-    *(login, run, watch, organization, blob, revision, definition, session, execution, signal, schedule, model),
+    *(login, run, watch, organization, blob, revision, definition, session, execution, signal, task, schedule, model),
     *(metadata, member, user, key, credential, limit, audit, operation, profile),
 ):
     app.add_typer(module.noun.typer)
