@@ -1,7 +1,7 @@
 """`make bench`: BlobHub beside the bare machine, in one run, as ratios. Aims are those of docs/architecture.md.
 
-`python -m benchmarks [imports | calls | tasks | schedules | models] [--due N] [--stored N] [--mebibytes N]`; all, in full
-size, unless told otherwise.
+`python -m benchmarks [PART] [--due N] [--stored N] [--waiting N] [--mebibytes N]`, with one of imports, calls, tasks,
+schedules, waiting and models; all, in full size, unless told otherwise.
 
 Nothing here fails: a benchmark tells, it does not judge.
 """
@@ -22,7 +22,7 @@ import flows
 import grpc
 import psutil
 import uvloop
-from benchmarks import imports, models, schedules, workers
+from benchmarks import imports, models, schedules, waiting, workers
 from benchmarks.measuring import alternating
 from benchmarks.own_cost import own_cost
 from benchmarks.refusing import CALLS, refusing
@@ -32,7 +32,7 @@ from blobhub.v1 import blob_pb2, execution_pb2, session_pb2
 from served import Api
 
 FREE_PORTS = {"BLOBHUB_LISTEN": "127.0.0.1:0", "BLOBHUB_HTTP_LISTEN": "127.0.0.1:0"}
-PARTS = ("imports", "calls", "tasks", "schedules", "models")
+PARTS = ("imports", "calls", "tasks", "schedules", "waiting", "models")
 SUBSCRIBERS = 100
 EVENTS = 12 * 400
 """How many events each subscriber gets: twelve of an execution."""
@@ -195,8 +195,9 @@ async def calls() -> None:
 async def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("part", nargs="?", choices=PARTS, help="what to measure; all unless told")
-    parser.add_argument("--due", type=int, default=10_000, help="how many schedules are due at once")
+    parser.add_argument("--due", type=int, help="how many schedules are due at once, or executions within ten seconds")
     parser.add_argument("--stored", type=int, default=1_000_000, help="how many schedules are stored")
+    parser.add_argument("--waiting", type=int, default=100_000, help="how many executions wait")
     parser.add_argument("--mebibytes", type=int, default=128, help="how large the model is that is sent and fetched")
     told = parser.parse_args()
     parts = [told.part] if told.part else PARTS
@@ -212,7 +213,11 @@ async def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             # PostgreSQL runs as another user, who has to get in.
             Path(folder).chmod(0o755)
-            await schedules.main(Path(folder), schedules.Sizes(due=told.due, stored=told.stored))
+            await schedules.main(Path(folder), schedules.Sizes(due=told.due or 10_000, stored=told.stored))
+    if "waiting" in parts:
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder).chmod(0o755)
+            await waiting.main(Path(folder), waiting.Sizes(waiting=told.waiting, due=told.due or 1_000))
     if "models" in parts:
         with tempfile.TemporaryDirectory() as folder:
             await models.main(Path(folder), told.mebibytes << 20)

@@ -14,6 +14,7 @@ from itertools import islice
 
 import structlog
 
+from blobhub_server.background import Rounds
 from blobhub_server.blobtypes.contract import Host
 from blobhub_server.db.notify import Listener
 from blobhub_server.errors import StorageUnavailable
@@ -36,6 +37,8 @@ RETRY_SECONDS = 5.0
 """How long until what could not be loaded is tried again."""
 AT_ONCE = 64
 """How many are woken at a time. Each may take 64 MiB, so it is few where they are large."""
+MAX_QUEUED = 512
+"""How many that are due are read at once, and then woken in turns by organization, and by actor in each."""
 LOADED_AT_ONCE = 4
 """How many logs are read side by side."""
 TURN_SECONDS = 1.0
@@ -95,12 +98,16 @@ class Waking:
         failed = await self._wake_called()
         while True:
             async with self._host.db.read() as tx:
-                due = await store.due(tx, self._host.server_id, end, after=after, limit=AT_ONCE)
+                due = await store.due(tx, self._host.server_id, end, after=after, limit=MAX_QUEUED)
             if not due:
                 break
             after = due[-1].wake_time, due[-1].id
-            failed += len(await self._wake_all(due))
-            failed += await self._wake_called()
+            queue: Rounds[Execution] = Rounds(lambda item: item.organization_id, lambda item: item.actor_id)
+            for execution in due:
+                queue.append(execution)
+            while queue:
+                failed += len(await self._wake_all([queue.popleft() for _ in range(min(AT_ONCE, len(queue)))]))
+                failed += await self._wake_called()
         return await self._sleep_seconds(end, failed)
 
     async def _wake_called(self) -> int:
