@@ -273,10 +273,29 @@ async def test_a_watch_tells_how_a_queue_fills_and_who_works_on_it(api: Api) -> 
     async with tasks.leasing(api) as leases:
         leased = await leases.next()
         (worker,) = (await tasks.watched(watch, 0, 1)).workers
-        assert (worker.name, worker.leased_tasks) == ("ann", 1)
+        assert (worker.name, worker.leased_tasks, worker.connected) == ("ann", 1, True)
         await tasks.complete(api, leased.lease)
-    assert not (await tasks.watched(watch, 0, 0)).workers
+        (worker,) = (await tasks.watched(watch, 0, 0)).workers
+        assert (worker.name, worker.leased_tasks, worker.connected) == ("ann", 0, True), "she waits for more"
+    while (await tasks.watched(watch, 0, 0)).workers:
+        pass
     watch.cancel()
+
+
+async def test_a_worker_is_seen_before_anything_comes_and_after_it_has_gone_while_it_has_a_task(api: Api) -> None:
+    session = await api.session(tasks.calls())
+    async with tasks.leasing(api) as leases:
+        await until(lambda: workers(api, [("ann", 0, True)]))
+        await tasks.start(api, session)
+        leased = await leases.next()
+    await until(lambda: workers(api, [("ann", 1, False)]))
+    await tasks.complete(api, leased.lease)
+    assert await workers(api, [])
+
+
+async def workers(api: Api, expected: list[tuple[str, int, bool]]) -> bool:
+    found = (await tasks.queue(api)).workers
+    return [(each.name, each.leased_tasks, each.connected) for each in found] == expected
 
 
 async def test_what_no_queue_is_called_is_refused(api: Api) -> None:

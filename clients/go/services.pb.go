@@ -8,7 +8,7 @@ import (
 )
 
 // ContractDigest is the SHA-256 of the descriptors that the stubs were generated from.
-const ContractDigest = "7944cd917f2f27d9caf27c231282196181ceb548fc06bd0749652a68981b63ab"
+const ContractDigest = "a63d133a4902d98ae913bbe616cec44e7af96dadda40b474a3134c9226824544"
 
 // Services are the clients of all services. No two have a method of the same name.
 type Services struct {

@@ -336,13 +336,15 @@ func (x *LeasedTask) GetInputJson() string {
 	return ""
 }
 
-// A worker that is at work on a queue.
+// A worker of a queue.
 type QueueWorker struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name that it gave itself.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// How many tasks it has.
-	LeasedTasks   int32 `protobuf:"varint,2,opt,name=leased_tasks,json=leasedTasks,proto3" json:"leased_tasks,omitempty"`
+	LeasedTasks int32 `protobuf:"varint,2,opt,name=leased_tasks,json=leasedTasks,proto3" json:"leased_tasks,omitempty"`
+	// Whether a LeaseTasks of its is open at the server that answers this: one without tasks is seen there alone.
+	Connected     bool `protobuf:"varint,3,opt,name=connected,proto3" json:"connected,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -391,6 +393,13 @@ func (x *QueueWorker) GetLeasedTasks() int32 {
 	return 0
 }
 
+func (x *QueueWorker) GetConnected() bool {
+	if x != nil {
+		return x.Connected
+	}
+	return false
+}
+
 // A queue as it is at a moment.
 type Queue struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -404,7 +413,7 @@ type Queue struct {
 	LeasedTasks int64 `protobuf:"varint,4,opt,name=leased_tasks,json=leasedTasks,proto3" json:"leased_tasks,omitempty"`
 	// When the task was put on it that waits longest; unset when none waits.
 	OldestWaitingTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=oldest_waiting_time,json=oldestWaitingTime,proto3" json:"oldest_waiting_time,omitempty"`
-	// The workers that have tasks, by name; at most 1,000.
+	// The workers that have tasks, or wait for some, by name; at most 1,000.
 	Workers       []*QueueWorker `protobuf:"bytes,6,rep,name=workers,proto3" json:"workers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1391,10 +1400,11 @@ const file_blobhub_v1_task_proto_rawDesc = "" +
 	"\x0fidempotency_key\x18\x03 \x01(\tR\x0eidempotencyKey\x12,\n" +
 	"\x05input\x18\x04 \x01(\v2\x16.google.protobuf.ValueR\x05input\x12\x1d\n" +
 	"\n" +
-	"input_json\x18\x05 \x01(\tR\tinputJson\"D\n" +
+	"input_json\x18\x05 \x01(\tR\tinputJson\"b\n" +
 	"\vQueueWorker\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
-	"\fleased_tasks\x18\x02 \x01(\x05R\vleasedTasks\"\x8b\x02\n" +
+	"\fleased_tasks\x18\x02 \x01(\x05R\vleasedTasks\x12\x1c\n" +
+	"\tconnected\x18\x03 \x01(\bR\tconnected\"\x8b\x02\n" +
 	"\x05Queue\x12'\n" +
 	"\x0forganization_id\x18\x01 \x01(\tR\x0eorganizationId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12#\n" +

@@ -184,25 +184,29 @@ Global___LeasedTask: _TypeAlias = LeasedTask  # noqa: Y015
 
 @_typing.final
 class QueueWorker(_message.Message):
-    """A worker that is at work on a queue."""
+    """A worker of a queue."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     LEASED_TASKS_FIELD_NUMBER: _builtins.int
+    CONNECTED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name that it gave itself."""
     leased_tasks: _builtins.int
     """How many tasks it has."""
+    connected: _builtins.bool
+    """Whether a LeaseTasks of its is open at the server that answers this: one without tasks is seen there alone."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         leased_tasks: _builtins.int = ...,
+        connected: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["leased_tasks", b"leased_tasks", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "leased_tasks", b"leased_tasks", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -234,7 +238,7 @@ class Queue(_message.Message):
 
     @_builtins.property
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueWorker]:
-        """The workers that have tasks, by name; at most 1,000."""
+        """The workers that have tasks, or wait for some, by name; at most 1,000."""
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from blobhub_server.turnstile import off_loop
 from blobhub_server.workflow.errors import LeaseLost
 from blobhub_server.workflow.rules.task import (
     DEFAULT_LEASE,
+    MAX_WORKERS_LISTED,
     Failure,
     Lease,
     Task,
@@ -66,7 +67,10 @@ def _queue(queue: QueueView, load: QueueLoad) -> pb.Queue:
         waiting_tasks=load.waiting,
         leased_tasks=sum(load.leased.values()),
         oldest_waiting_time=to_timestamp(load.oldest) if load.oldest else None,
-        workers=[pb.QueueWorker(name=name, leased_tasks=count) for name, count in load.leased.items()],
+        workers=[
+            pb.QueueWorker(name=name, leased_tasks=load.leased.get(name, 0), connected=name in load.connected)
+            for name in sorted({*load.leased, *load.connected})[:MAX_WORKERS_LISTED]
+        ],
     )
 
 
@@ -150,14 +154,15 @@ class TaskService:
     async def GetQueue(self, request: pb.GetQueueRequest, call: Call[QueueView]) -> pb.GetQueueResponse:
         queue = call.resource
         async with self._host.db.scan(call.caller.party) as tx:
-            load = await count_load(tx, (queue.organization_id, queue.name))
+            load = await count_load(tx, (queue.organization_id, queue.name), self._leasing)
         return pb.GetQueueResponse(queue=_queue(queue, load))
 
     async def StreamQueue(
         self, request: pb.StreamQueueRequest, call: Call[QueueView]
     ) -> AsyncIterator[pb.StreamQueueResponse]:
         queue = call.resource
-        async for load in watch_load(self._host, (queue.organization_id, queue.name), call.caller.party):
+        named = (queue.organization_id, queue.name)
+        async for load in watch_load(self._host, named, self._leasing, call.caller.party):
             yield pb.StreamQueueResponse(queue=_queue(queue, load))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Set
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -73,12 +73,14 @@ class Desk:
         """Have a worker wait for tasks."""
         self.seats.append(seat)
         self._wake()
+        self._host.bell.ring(queue_topic(*self._queue))
 
     def leave(self, seat: Seat) -> None:
         """Have a worker wait no more; what it was leased and not handed is given back."""
         self.seats.remove(seat)
         self._returned += [lease_of(task) for task in seat.tasks]
         self._wake()
+        self._host.bell.ring(queue_topic(*self._queue))
 
     def _wake(self) -> None:
         if self._listener is not None:
@@ -214,6 +216,11 @@ class Leasing:
                     raise ShuttingDown(None)
                 elif seat.overdue:
                     raise WorkerOverdue
+
+    def connected(self, queue: Queue) -> Set[str]:
+        """The names of the workers that wait at this server for tasks of a queue, or for more of them."""
+        desk = self._desks.get(queue)
+        return frozenset() if desk is None else frozenset(seat.worker for seat in desk.seats)
 
     @asynccontextmanager
     async def _at_desk(self, queue: Queue, seat: Seat) -> AsyncIterator[Seat]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Set
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,7 +13,7 @@ from blobhub_server.rpc.transport_error import ShuttingDown
 from blobhub_server.turnstile import Party
 from blobhub_server.workflow.rules.task import queue_topic
 from blobhub_server.workflow.store import task as store
-from blobhub_server.workflow.tasks.leasing import Queue
+from blobhub_server.workflow.tasks.leasing import Leasing, Queue
 
 PAUSE_SECONDS = 0.5
 """How long a watch rests after it has counted, because counting reads all that waits."""
@@ -23,26 +23,31 @@ LOOK_SECONDS = 4.0
 
 @dataclass(frozen=True, slots=True)
 class QueueLoad:
-    """How many tasks of a queue wait, since when the oldest is there, and how many each worker has."""
+    """How many tasks of a queue wait, since when the oldest is there, and how many each worker has.
+
+    `connected` are the workers that wait for tasks at this server, with or without any.
+    """
 
     waiting: int
     oldest: datetime | None
     leased: Mapping[str, int]
+    connected: Set[str]
 
 
-async def count_load(tx: Transaction, queue: Queue) -> QueueLoad:
-    """Count what is in a queue."""
+async def count_load(tx: Transaction, queue: Queue, leasing: Leasing) -> QueueLoad:
+    """Count what is in a queue, and who is at it."""
     waiting, oldest = await store.count_waiting(tx, *queue)
-    return QueueLoad(waiting=waiting, oldest=oldest, leased=await store.count_leased(tx, *queue))
+    leased = await store.count_leased(tx, *queue)
+    return QueueLoad(waiting=waiting, oldest=oldest, leased=leased, connected=leasing.connected(queue))
 
 
-async def watch_load(host: Host, queue: Queue, party: Party) -> AsyncIterator[QueueLoad]:
+async def watch_load(host: Host, queue: Queue, leasing: Leasing, party: Party) -> AsyncIterator[QueueLoad]:
     """Yield what is in a queue, now and whenever it is another. Raises ShuttingDown when the server drains."""
     last: QueueLoad | None = None
     async with host.bell.listen(queue_topic(*queue)) as listener:
         while True:
             async with host.db.scan(party, patient=True) as tx:
-                load = await count_load(tx, queue)
+                load = await count_load(tx, queue, leasing)
             if changed := load != last:
                 last = load
                 yield load
