@@ -31,6 +31,19 @@ ERROR = "an error"
 OUTCOMES = (*["success"] * 12, *["other", "failure"] * 3, ERROR, "nowhere")
 """What a script does, as its chance has it."""
 
+MADE = {
+    "start": lambda name: flows.component(name, "flow.start"),
+    "script": lambda name: flows.component(name, "logic.code", code="pass"),
+    "good": lambda name: flows.component(name, "logic.expression", expression="1 + 1"),
+    "bad": lambda name: flows.component(name, "logic.expression", expression="1 // 0"),
+    "switch": lambda name: flows.component(name, "flow.switch", cases=[{"route": "a", "when": "True"}]),
+    "all": lambda name: flows.component(name, "flow.join", mode="all"),
+    "first": lambda name: flows.component(name, "flow.join", mode="first"),
+    "end": lambda name: flows.component(name, "flow.end"),
+    "stop": lambda name: flows.component(name, "flow.end", terminal=True),
+}
+"""A component of each kind, by its name."""
+
 
 @dataclass(frozen=True)
 class Connection:
@@ -52,19 +65,8 @@ class Plan:
     @property
     def document(self) -> str:
         """The definition that it stands for."""
-        made = {
-            "start": lambda name: flows.component(name, "flow.start"),
-            "script": lambda name: flows.component(name, "logic.code", code="pass"),
-            "good": lambda name: flows.component(name, "logic.expression", expression="1 + 1"),
-            "bad": lambda name: flows.component(name, "logic.expression", expression="1 // 0"),
-            "switch": lambda name: flows.component(name, "flow.switch", cases=[{"route": "a", "when": "True"}]),
-            "all": lambda name: flows.component(name, "flow.join", mode="all"),
-            "first": lambda name: flows.component(name, "flow.join", mode="first"),
-            "end": lambda name: flows.component(name, "flow.end"),
-            "stop": lambda name: flows.component(name, "flow.end", terminal=True),
-        }
         connections = [{**flows.control(c.source, c.target, c.route), "id": c.id} for c in self.connections]
-        return flows.document([made[kind](name) for name, kind in self.kinds.items()], connections)
+        return flows.document([MADE[kind](name) for name, kind in self.kinds.items()], connections)
 
 
 @dataclass(eq=False)
