@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from scoping import inside
 from token_model import ERROR, JOINS, MADE, OUTCOMES, ROUTES, Connection, Plan, reached
 
-SCOPE = "try"
-SCOPE_ROUTES = ROUTES | {SCOPE: ("success", "failure"), "fail": ()}
-ATTEMPTS = 2
-"""How often a body is tried whose scope's name says `again`."""
+SCOPES = ("try", "loop")
+SCOPE_ROUTES = ROUTES | dict.fromkeys(SCOPES, ("success", "failure")) | {"fail": ()}
+ATTEMPTS, ROUNDS = 2, 2
+"""How often a body is tried whose scope's name says `again`; how often that of a loop is run."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,10 @@ class ScopePlan(Plan):
     def document(self) -> str:
         retry = {"retry": {"maximum_attempts": ATTEMPTS, "initial_interval": "1s"}}
         made = MADE | {
-            SCOPE: lambda name: flows.component(name, "flow.try", policy=retry if "again" in name else None),
+            "try": lambda name: flows.component(name, "flow.try", policy=retry if "again" in name else None),
+            "loop": lambda name: flows.component(
+                name, "flow.loop", policy=retry if "again" in name else None, **{"while": f"index < {ROUNDS}"}
+            ),
             "fail": lambda name: flows.component(name, "flow.fail", reason="MEANT"),
         }
         parts = [inside(self.scopes[name], made[kind](name))[0] for name, kind in self.kinds.items()]
@@ -68,8 +71,8 @@ class Part:
 class Token:
     """Control in one place of a run. The token in a scope's step also says how far that has come.
 
-    `failed` counts the attempts at its body that failed; `waits` while it is to be tried again; `after` is how it ends once
-    its `finally` has ended, which has begun when it is set.
+    `failed` counts the attempts at its body that failed, in this round; `waits` while it is to be tried again; `after` is
+    how it ends once its `finally` has ended, which has begun when it is set; `rounds` counts those that have ended well.
     """
 
     component: str
@@ -77,6 +80,7 @@ class Token:
     connection: str | None = None
     parents: tuple[Token, ...] = ()
     failed: int = 0
+    rounds: int = 0
     waits: bool = False
     after: Ending | None = None
 
@@ -120,7 +124,7 @@ class ScopeModel:
             self._end_step(token, OUTCOMES[self.choose(len(OUTCOMES))])
 
     def _is_scope(self, token: Token) -> bool:
-        return self.plan.kinds[token.component] == SCOPE
+        return self.plan.kinds[token.component] in SCOPES
 
     def _quiet(self) -> Part | None:
         """A run in which nothing is ready or open: the execution, or that of the scope that was entered first."""
@@ -142,7 +146,7 @@ class ScopeModel:
         match self.plan.kinds[token.component]:
             case "script":
                 pass
-            case "try":
+            case "try" | "loop":
                 self._begin(token, "body")
             case "good":
                 self._end_step(token, "success")
@@ -296,11 +300,17 @@ class ScopeModel:
             self._end_scope(scope, ending if ending.kind == "error" else scope.after)
         elif ending.kind == "error" and ending.again and "again" in scope.component and scope.failed + 1 < ATTEMPTS:
             scope.failed, scope.waits = scope.failed + 1, True
+        elif ending.kind != "error" and self._has_another_round(scope):
+            self._begin(scope, "body")
         elif self._has_last(scope):
             scope.after = ending
             self._begin(scope, "finally")
         else:
             self._end_scope(scope, ending)
+
+    def _has_another_round(self, scope: Token) -> bool:
+        scope.rounds, scope.failed = scope.rounds + 1, 0
+        return self.plan.kinds[scope.component] == "loop" and scope.rounds < ROUNDS
 
     def _forget(self, run: Part) -> None:
         """Forget a run and all that is in it."""
@@ -330,14 +340,14 @@ def scope_plans(draw: st.DrawFn, *, most: int = 5, deepest: int = 3) -> ScopePla
 
     def fill(scope: str, begins: list[tuple[str, str]], depth: int) -> None:
         possible = ["script"] * 5 + ["good", "bad", "fail", "switch", "end", "end", "stop", "all", "first", "first"]
-        possible += [SCOPE] * 4 if depth < deepest else []
+        possible += ["try"] * 3 + ["loop"] * 2 if depth < deepest else []
         names, made = list[str](), draw(st.lists(st.sampled_from(possible), min_size=1, max_size=most))
         for kind in made:
-            again = "-again" if kind == SCOPE and draw(st.booleans()) else ""
+            again = "-again" if kind in SCOPES and draw(st.booleans()) else ""
             name = f"{kind}-{next(numbers)}{again}"
             kinds[name], scopes[name] = kind, scope
-            if kind == SCOPE:
-                last = [(name, "finally")] if draw(st.booleans()) else []
+            if kind in SCOPES:
+                last = [(name, "finally")] if kind == "try" and draw(st.booleans()) else []
                 fill(name, [(name, "body"), *last], depth + 1)
             routes = [(each, SCOPE_ROUTES[kinds[each]][0]) for each in names if SCOPE_ROUTES[kinds[each]]]
             connect(*draw(st.sampled_from([*begins, *routes, *routes])), name)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from interpreting import REGISTRY, Run
 from scale import scaled
-from scope_model import SCOPE, Ending, ScopeModel, ScopePlan, scope_plans
+from scope_model import SCOPES, Ending, ScopeModel, ScopePlan, scope_plans
 from token_model import ERROR, OUTCOMES
 
 STEP_LIMIT = 30
@@ -25,7 +25,7 @@ def interpreted(plan: ScopePlan, choose: Callable[[int], int]) -> Run:
     run = Run(Graph.compile(parse(plan.document.encode()), REGISTRY), step_limit=STEP_LIMIT).start()
     while not run.state.ended:
         open_ = run.state.open.items()
-        possible = [n for n, s in open_ if plan.kinds[s.component_id] != SCOPE or s.awaits == NEXT_ATTEMPT]
+        possible = [n for n, s in open_ if plan.kinds[s.component_id] not in SCOPES or s.awaits == NEXT_ATTEMPT]
         step = possible[choose(len(possible))]
         about, result = run.state.open[step], None
         if about.awaits == NEXT_ATTEMPT:
@@ -37,7 +37,7 @@ def interpreted(plan: ScopePlan, choose: Callable[[int], int]) -> Run:
     return run
 
 
-@settings(max_examples=scaled(20_000, least=300), deadline=None)
+@settings(max_examples=scaled(scaled(20_000, least=2_000), least=300), deadline=None)
 @given(scope_plans(), st.integers(0, 2**32))
 def test_every_graph_with_scopes_runs_as_the_model_says(plan: ScopePlan, number: int) -> None:
     model = ScopeModel(plan=plan, choose=random.Random(number).randrange, step_limit=STEP_LIMIT).run()

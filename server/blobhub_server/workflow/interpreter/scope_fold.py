@@ -179,7 +179,7 @@ def cut(graph: Graph, state: ExecutionState, number: int) -> None:
     """Forget the tokens and end the steps in an activation and all below it, but for scopes, and all within a `finally`."""
     if not state.activations[number].tokens:
         return
-    inside = set(within(state, number))
+    inside = dict.fromkeys(within(state, number))  # A set has an order too, but none that is told.
     state.ready = deque(token for token in state.ready if token[3] not in inside)
     for step, about in list(state.open.items()):
         if about.activation in inside and graph.components[about.component_id].kind is not ComponentKind.SCOPE:
