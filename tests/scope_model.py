@@ -22,7 +22,7 @@ ATTEMPTS, ROUNDS = 2, 2
 """How often a body is tried whose scope's name says `again`; how often that of a loop is run."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ending:
     """How a run ends: `end`, `exit` for a terminal end, or `error` with a reason; whether another attempt may help."""
 
@@ -137,7 +137,7 @@ class ScopeModel:
     def _enter(self) -> None:
         token = self.ready[0]
         if token.run.entered == self.step_limit:
-            self.ended = Ending("error", "STEP_LIMIT")
+            self.ended = Ending(kind="error", reason="STEP_LIMIT")
             return
         self.ready.pop(0)
         token.run.entered += 1
@@ -158,11 +158,11 @@ class ScopeModel:
                 self._end_step(token, "a")
             case "stop":
                 self.open.remove(token)
-                self._leave(self.root, Ending("exit"))
+                self._leave(self.root, Ending(kind="exit"))
             case "end":
                 self.open.remove(token)
                 if token.run is not self.root:
-                    self._leave(token.run, Ending("end"))
+                    self._leave(token.run, Ending(kind="end"))
             case _:
                 self._end_step(token, "next")
 
@@ -176,7 +176,9 @@ class ScopeModel:
         elif self.plan.leads(token.component, "failure"):
             self._pass(token, "failure")
         else:
-            self._leave(token.run, Ending("error", reason if outcome is ERROR else "UNHANDLED_FAILURE", again))
+            self._leave(
+                token.run, Ending(kind="error", reason=reason if outcome is ERROR else "UNHANDLED_FAILURE", again=again)
+            )
 
     def _begin(self, scope: Token, part: str) -> None:
         """Begin a run of a scope's part, which comes from nowhere: nothing that is late for a join outside is late in it."""
@@ -271,7 +273,7 @@ class ScopeModel:
         if self._live(scope):
             return
         if self._has_last(scope) and scope.after is None:
-            scope.after = Ending("")
+            scope.after = Ending(kind="")
             self._begin(scope, "finally")
         else:
             self.open.remove(scope)
@@ -281,9 +283,9 @@ class ScopeModel:
         if run.ending is not None and not self._is_left_around(run):
             self._finish(run, run.ending)
         elif any(token.run is run for token in self.waiting):
-            self._finish(run, Ending("error", "JOIN_STARVED"))
+            self._finish(run, Ending(kind="error", reason="JOIN_STARVED"))
         else:
-            self._finish(run, Ending("end"))
+            self._finish(run, Ending(kind="end"))
 
     def _finish(self, run: Part, ending: Ending) -> None:
         if run.scope is None:
@@ -293,7 +295,7 @@ class ScopeModel:
         scope, left = run.scope, self._is_left_around(run)
         if left or (run.part == "finally" and self._is_left(scope.run)):
             self._go_on_leaving(scope)
-            if run.part == "finally" and ending.kind == "error" and self.root.ending == Ending("exit"):
+            if run.part == "finally" and ending.kind == "error" and self.root.ending == Ending(kind="exit"):
                 self._leave(self.root, ending)
         elif run.part == "finally":
             assert scope.after is not None
