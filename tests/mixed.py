@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import flows
 from blobhub.v1 import event_pb2
+from port_values import expression
 from scoping import controls, datas, inside, script
 from web import Answer, Asked, Web, said
 
@@ -15,7 +16,8 @@ AGAIN = {"retry": {"maximum_attempts": 8, "initial_interval": "0.02s", "maximum_
 
 
 def mixed(url: str) -> str:
-    """Side by side a script, a delay, a wait and a scope with requests and a `finally`; then they are joined."""
+    """Side by side a script, a delay, a wait, a scope with requests and a `finally`, and requests for each of two items,
+    whose results a loop turns round; then they are joined."""
     parts = [
         flows.component("start", "flow.start"),
         flows.component("count", "logic.expression", expression="1 + 1"),
@@ -32,14 +34,23 @@ def mixed(url: str) -> str:
             flows.component("tell", "http.request", url=f"{url}/tell", method="PUT", policy=AGAIN),
         ),
         flows.component("tried", "logic.expression", expression="'tried'"),
+        flows.component("each", "flow.each", items=["a", "b"], concurrency=2, policy=AGAIN),
+        *inside("each", flows.component("send", "http.request", url=f"{url}/send", method="POST", policy=AGAIN)),
+        *inside("each", flows.component("sent", "flow.end", value=expression("item"))),
+        flows.component("loop", "flow.loop", **{"while": "index < 2"}, state=expression("steps.each.results"), policy=AGAIN),
+        *inside("loop", script("turn", code="set_data_output('n', inputs.given)", given=expression("steps.loop.state"))),
+        *inside("loop", flows.component("turned", "flow.end", value=expression("steps.turn.n[1:] + steps.turn.n[:1]"))),
+        flows.component("order", "flow.switch", cases=[{"route": "right", "when": "steps.loop.state == ['a', 'b']"}]),
         flows.component("join", "flow.join", mode="all"),
         script("again", code="set_data_output('n', 'done')"),
         flows.component("end", "flow.end"),
     ]
-    ways = ["start.next count", *(f"count.success {each}" for each in ("work", "pause", "hear", "try"))]
+    ways = ["start.next count", *(f"count.success {each}" for each in ("work", "pause", "hear", "try", "each"))]
     ways += ["try.body ask", "ask.success look", "look.success found", "try.finally tell", "try.success tried"]
     ways += ["try.failure tried", "hear.received heard", "hear.timeout heard"]
     ways += ["work.success join", "pause.next join", "heard.success join", "tried.success join"]
+    ways += ["each.body send", "send.success sent", "each.success loop", "loop.body turn", "turn.success turned"]
+    ways += ["loop.success order", "order.right join"]
     ways += ["join.next again", "again.success end"]
     return flows.document(parts, controls(*ways) + datas("ask.body look.body", "look.n found.value", "again.n end.value"))
 

@@ -72,7 +72,6 @@ class Rounds(Scopes):
             return
         until = self._end_of_attempt(step)
         for number in range(min(plan.concurrency, plan.count)):
-            self.budget -= 1
             self._begin(step, BODY, number, {}, until=until)
 
     def _about_round(self, step: int, ending: Mapping[str, Any]) -> dict[str, Any]:

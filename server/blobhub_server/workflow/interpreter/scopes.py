@@ -171,7 +171,8 @@ class Scopes(Ending):
         return scope_of(self._graph, self._state.open[step].component_id)
 
     def _begin(self, step: int, part: str, number: int, given: Mapping[str, Any], **others: Any) -> None:
-        """Begin an activation of a part of a scope."""
+        """Begin an activation of a part of a scope, which takes as long as to enter a component."""
+        self.budget -= 1
         public = {"activation": self._state.begun + 1, "part": part, "round": number}
         if "until" in others:
             public["until"] = others["until"]
