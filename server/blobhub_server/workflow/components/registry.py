@@ -6,13 +6,17 @@ from collections.abc import Collection, Iterable, Iterator
 from importlib.metadata import EntryPoint, entry_points
 
 from blobhub_server.start import StartError
-from blobhub_server.workflow.components.contract import Component
+from blobhub_server.workflow.components.contract import Component, ComponentKind, EffectComponent, PureComponent
 
 GROUP = "blobhub.components"
 
 
 class DuplicateComponent(StartError):
     """Two distributions bring a component of the same type."""
+
+
+class BrokenComponent(StartError):
+    """A component does not load, or is not what its entry point says."""
 
 
 class ComponentRegistry:
@@ -25,13 +29,13 @@ class ComponentRegistry:
 
     @classmethod
     def load(cls, points: Iterable[EntryPoint] | None = None) -> ComponentRegistry:
-        """Load every entry point of the group. Raises DuplicateComponent."""
+        """Load every entry point of the group. Raises DuplicateComponent, BrokenComponent."""
         found: dict[str, EntryPoint] = {}
         for point in entry_points(group=GROUP) if points is None else points:
             other = found.setdefault(point.name, point)
             if other.value != point.value:
-                raise DuplicateComponent(f"the component {point.name} comes from both {other.value} and {point.value}")
-        return cls(point.load()() for point in found.values())
+                raise DuplicateComponent(f"the component {point.name} comes from both {_origin(other)} and {_origin(point)}")
+        return cls(map(_load, found.values()))
 
     @property
     def needs(self) -> tuple[type, ...]:
@@ -52,3 +56,24 @@ class ComponentRegistry:
 
     def __iter__(self) -> Iterator[Component]:
         return iter(self._components.values())
+
+
+def _origin(point: EntryPoint) -> str:
+    """Where a component comes from: its class, and the distribution that brings it."""
+    return f"{point.value} of {point.dist.name} {point.dist.version}" if point.dist else point.value
+
+
+def _load(point: EntryPoint) -> Component:
+    said = f"the component {point.name}, {_origin(point)},"
+    try:
+        made = point.load()()
+    except Exception as error:
+        raise BrokenComponent(f"{said} does not load: {error}") from error
+    if not isinstance(made, Component):
+        raise BrokenComponent(f"{said} is no component: its class is none of blobhub_server.workflow.components.contract")
+    if made.type != point.name:
+        raise BrokenComponent(f"{said} says that its type is {made.type}: its entry point has to have that name")
+    base = {ComponentKind.PURE: PureComponent, ComponentKind.EFFECT: EffectComponent}.get(made.kind, Component)
+    if not isinstance(made, base):
+        raise BrokenComponent(f"{said} is of the kind {made.kind.value!r}, and no {base.__name__}")
+    return made
