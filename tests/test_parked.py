@@ -187,7 +187,7 @@ async def test_of_two_servers_one_wakes_what_a_third_has_left(
         wake(runner, cautious=cautious)
 
     monkeypatch.setattr(Runner, "wake", note)
-    async with together(tmp_path, url, key=key, lease_seconds=1) as ((_, api), (_, other)):
+    async with together(tmp_path, url, key=key, lease_seconds=60) as ((_, api), (_, other)):
         logs = await asyncio.gather(*(ended(dice, id_) for id_ in ids for dice in (api, other)))
     assert {types[-1] for types in logs} == {"flow.exited"}
     # Some may have been due before their server ended.

@@ -33,7 +33,7 @@ COMMAND = [str(Path(sys.executable).parent / "blobhub-server"), "serve"]
 IN_FLIGHT = 16
 DUE_SECONDS = 10.0
 """Within how long those come due that do."""
-STARTS_A_SECOND = 50
+STARTS_A_SECOND = 15
 """How many are started in a second at least, also on a busy machine."""
 SETTLE_SECONDS = 5.0
 TABLES = {table.name: table for table in (executions, events, waits)}

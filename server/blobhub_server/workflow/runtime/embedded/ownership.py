@@ -26,7 +26,7 @@ FORGET_AFTER = timedelta(hours=1)
 
 MAX_CLAIMED = 100
 """How many executions a server claims at once; other servers may claim more of them meanwhile."""
-MAX_ADOPTED = 250
+MAX_ADOPTED = 500
 """How many that rest it takes over at once. Others wait for the transaction, which takes some milliseconds."""
 
 
