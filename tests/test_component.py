@@ -12,6 +12,7 @@ async def test_every_component_is_described(api: Api) -> None:
         "data.value", "flow.delay", "flow.each", "flow.end", "flow.fail", "flow.join", "flow.loop", "flow.start",
         "flow.switch", "flow.try", "flow.wait", "genai.chat.openai",
         "http.request", "logic.code", "logic.expression", "model.infer", "task.call",
+        "workflow.execute",
     }  # fmt: skip
     assert all(item.title and item.description and item.ports for item in listed)
 

@@ -17,6 +17,7 @@ from blobhub_server.errors import (
     AmbiguousReference,
     ContentLost,
     CredentialUnreadable,
+    LimitExceeded,
     MasterKeyMissing,
     NotFound,
     PermissionDenied,
@@ -27,6 +28,8 @@ from blobhub_server.http.outbound.message import OutboundError
 from blobhub_server.onnx.errors import ExtraNotInstalled
 from blobhub_server.onnx.inference.errors import InferenceError
 from blobhub_server.workflow import reasons
+from blobhub_server.workflow.errors import DefinitionNotRunnable, SessionNotOpen
+from blobhub_server.workflow.rules import child
 from calling import ask
 from runs import run
 from served import Api
@@ -106,6 +109,12 @@ def test_every_reason_that_is_given_is_told_and_no_other() -> None:
 def test_every_reason_why_a_model_has_no_answer_is_told_and_no_other() -> None:
     own = {kind.reason for kind in error_classes(InferenceError)}
     assert reasons.OF_MODELS.keys() == own | {kind.reason for kind in OF_QUESTIONS}
+
+
+def test_every_reason_why_another_execution_has_no_result_is_told() -> None:
+    own = {child.STOPPED, child.DELETED, child.TOO_MUCH, DefinitionNotRunnable.reason, SessionNotOpen.reason}
+    others = {kind.reason for kind in (*OF_QUESTIONS, LimitExceeded)} - {ExtraNotInstalled.reason}
+    assert reasons.OF_CHILDREN.keys() == own | others
 
 
 def test_every_reason_why_nothing_comes_of_a_request_is_told_and_no_other() -> None:

@@ -73,6 +73,7 @@ def _reasons() -> str:
         ("reason of an execution", reasons.OF_EXECUTIONS),
         ("reason of a component", reasons.OF_COMPONENTS),
         ("reason of `task.call`", reasons.OF_TASKS),
+        ("reason of `workflow.execute`", reasons.OF_CHILDREN),
         ("reason of `model.infer`", reasons.OF_MODELS),
         ("reason of `http.request` and `genai.chat.openai`", reasons.OF_HTTP),
         ("reason of `genai.chat.openai`", reasons.OF_CHATS),

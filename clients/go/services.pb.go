@@ -8,7 +8,7 @@ import (
 )
 
 // ContractDigest is the SHA-256 of the descriptors that the stubs were generated from.
-const ContractDigest = "a63d133a4902d98ae913bbe616cec44e7af96dadda40b474a3134c9226824544"
+const ContractDigest = "8fad17270d6174bcfdae1f452c8287bac05679ba9902d76b910c2a29b5442666"
 
 // Services are the clients of all services. No two have a method of the same name.
 type Services struct {

@@ -28,7 +28,7 @@ import { TaskService } from "./blobhub/v1/task_pb.js";
 import { UserService } from "./blobhub/v1/user_pb.js";
 
 /** The SHA-256 of the descriptors that the stubs were generated from. */
-export const contractDigest = "a63d133a4902d98ae913bbe616cec44e7af96dadda40b474a3134c9226824544";
+export const contractDigest = "8fad17270d6174bcfdae1f452c8287bac05679ba9902d76b910c2a29b5442666";
 
 /** All services. No two have a method of the same name. */
 export const services = [

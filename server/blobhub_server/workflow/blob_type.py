@@ -14,10 +14,12 @@ from blobhub_server.blobtypes.contract import BlobType, Check, Content, Given, H
 from blobhub_server.blobtypes.values import Dependents
 from blobhub_server.config import Settings
 from blobhub_server.db.engine import Transaction
+from blobhub_server.db.notify import Doorbell
 from blobhub_server.db.parts import remove_in_order
 from blobhub_server.errors import Violation
 from blobhub_server.http.outbound.outbound import Outbound
 from blobhub_server.start import StartError
+from blobhub_server.workflow.children import ChildStarts
 from blobhub_server.workflow.code.contract import ScriptError
 from blobhub_server.workflow.code.monty import MontyRunner
 from blobhub_server.workflow.components.contract import Services
@@ -30,6 +32,7 @@ from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.log.session_events import SessionEvents
 from blobhub_server.workflow.rules import limit
 from blobhub_server.workflow.runtime.contract import Runtime
+from blobhub_server.workflow.runtime.embedded.kin import cut_off
 from blobhub_server.workflow.runtime.embedded.runtime import EmbeddedRuntime
 from blobhub_server.workflow.runtime.inbox import Inbox
 from blobhub_server.workflow.runtime.retention import SignalRetention
@@ -43,7 +46,8 @@ from blobhub_server.workflow.services.session_object import SessionObjectService
 from blobhub_server.workflow.services.signal import SignalService
 from blobhub_server.workflow.services.task import TaskService, locate_lease
 from blobhub_server.workflow.settings import WorkflowSettings
-from blobhub_server.workflow.store import MIGRATIONS, TABLES
+from blobhub_server.workflow.store import MIGRATIONS, TABLES, execution_use
+from blobhub_server.workflow.store import child as child_store
 from blobhub_server.workflow.store import event as event_store
 from blobhub_server.workflow.store import execution as execution_store
 from blobhub_server.workflow.store import log_size as log_size_store
@@ -116,7 +120,8 @@ class WorkflowType(BlobType):
                 secrets=ActorSecrets(host),
                 capabilities=capabilities,
             )
-            runtime = EmbeddedRuntime(host, definitions, services, log, settings.lease_seconds)
+            make_children = partial(ChildStarts, host, definitions)
+            runtime = EmbeddedRuntime(host, definitions, services, log, settings.lease_seconds, make_children)
             inbox, retention = Inbox(host, events), SignalRetention(host)
             async with (
                 in_background(retention.remove_forever(), "retention of signals"),
@@ -133,12 +138,12 @@ class WorkflowType(BlobType):
                     },
                     dependents=_dependents,
                     in_use=_in_use,
-                    collect=_collect,
+                    collect=partial(_collect, host.bell),
                     limits=_limits(host),
                     organization_limits=[LOGS, TASKS],
                     offers={Invocable: Invocations(host, definitions, runtime, inbox)},
                     on_serving=partial(_begin, (runtime, retention)),
-                    objects_in_use=execution_store.find_running_definitions,
+                    objects_in_use=execution_use.find_running_definitions,
                 )
 
     def _services(
@@ -215,6 +220,18 @@ def _limits(host: Host) -> list[Limit]:
     return [
         Limit(name=limit.DEFINITIONS, description="Definitions in a revision", default=100, held=host.contents.fullest),
         Limit(
+            name=limit.CHILDREN,
+            description="Executions that have not ended, of those that the steps of one execution have started",
+            default=1_000,
+            held=child_store.most,
+        ),
+        Limit(
+            name=limit.DEPTH,
+            description="Executions above one that a step has started: the one of the step, and so on",
+            default=16,
+            held=child_store.deepest,
+        ),
+        Limit(
             name=limit.EXECUTIONS,
             description="Executions started in a session",
             default=100_000,
@@ -245,29 +262,31 @@ async def _dependents(tx: Transaction, revision_id: str) -> Sequence[Dependents]
     """What depends on a revision of a workflow."""
     return [
         await session_store.dependents_on_revision(tx, revision_id),
-        await execution_store.dependents_on_revision(tx, revision_id),
+        await execution_use.dependents_on_revision(tx, revision_id),
     ]
 
 
 async def _in_use(tx: Transaction, blob_id: str) -> Sequence[Dependents]:
     """What runs in a workflow."""
-    return [await session_store.dependents_in_blob(tx, blob_id), await execution_store.dependents_in_blob(tx, blob_id)]
+    return [await session_store.dependents_in_blob(tx, blob_id), await execution_use.dependents_in_blob(tx, blob_id)]
 
 
-async def _collect(tx: Transaction, blob_ids: Sequence[str], rows: int) -> int:
+async def _collect(bell: Doorbell, tx: Transaction, blob_ids: Sequence[str], rows: int) -> int:
     """Remove rows of deleted workflows: so many at most; return how many. Sessions go before kept signals."""
     removed = 0
     while removed < rows and (session_ids := await session_store.lock_some(tx, blob_ids, SESSIONS_AT_ONCE)):
         stores = (event_store, object_store, session_store)
-        steps = [partial(_collect_executions, tx, session_ids), *(partial(each.collect, tx, session_ids) for each in stores)]
+        own = partial(_collect_executions, bell, tx, session_ids)
+        steps = [own, *(partial(each.collect, tx, session_ids) for each in stores)]
         removed += await remove_in_order(steps, rows - removed)
     return removed + (await signal_store.collect(tx, blob_ids, rows - removed) if removed < rows else 0)
 
 
-async def _collect_executions(tx: Transaction, session_ids: Sequence[str], rows: int) -> int:
+async def _collect_executions(bell: Doorbell, tx: Transaction, session_ids: Sequence[str], rows: int) -> int:
     """Remove executions of sessions with their tasks, waits and messages: so many rows at most; return how many."""
     removed = 0
     while removed < rows and (execution_ids := await execution_store.lock_some(tx, session_ids, rows - removed)):
+        await cut_off(tx, bell, execution_ids)
         stores = (message_store, task_store, wait_store, execution_store)
         steps = [partial(each.collect, tx, execution_ids) for each in stores]
         removed += await remove_in_order(steps, rows - removed)

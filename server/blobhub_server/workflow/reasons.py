@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from blobhub_server.workflow.interpreter.interpreter import MAX_TOKENS
 from blobhub_server.workflow.interpreter.session_values import MAX_STEP_BYTES
 from blobhub_server.workflow.rules.execution import DEFAULT_STEP_LIMIT
+from blobhub_server.workflow.rules.message import MAX_BYTES
 
 OF_EXECUTIONS: Mapping[str, str] = {
     "JOIN_STARVED": "A join waits for tokens that never come; the message names the connections.",
@@ -63,6 +64,24 @@ OF_TASKS: Mapping[str, str] = {
     "TASK_LIMIT": "As many tasks of the organization wait for workers as may (`workflow.open_tasks`). It may pass.",
 }
 """Of `task.call`, beside those of all components and those that workers give."""
+
+OF_CHILDREN: Mapping[str, str] = {
+    "CHILD_STOPPED": "The execution that the step has started was stopped by somebody else.",
+    "CHILD_DELETED": "The blob of the execution that the step has started was deleted before its end.",
+    "CHILD_RESULT_LIMIT": f"Results of more than {MAX_BYTES >> 20} MiB together came at the same time.",
+    "PERMISSION_DENIED": "Whoever started the execution may not execute in that workflow, or may not act any more, or there "
+    "is none.",
+    "NOT_FOUND": "There is no such blob, revision or definition.",
+    "RENAMED": "The blob or its organization has another alias now, which the message says.",
+    "AMBIGUOUS_REFERENCE": "`@draft` of a blob with several drafts.",
+    "WRONG_BLOB_TYPE": "The blob holds no workflow.",
+    "DEFINITION_NOT_RUNNABLE": "The definition has problems that keep it from running.",
+    "SESSION_NOT_OPEN": "The session is being closed.",
+    "LIMIT_EXCEEDED": "One of the limits `workflow.execution_depth`, `workflow.children_per_execution`, "
+    "`workflow.executions_per_session`, `workflow.sessions_per_blob` and `workflow.log_bytes` is reached.",
+    "CONTENT_LOST": "The stored bytes of the definition are missing or corrupt.",
+}
+"""Of `workflow.execute`, beside those of all components and of whatever has failed in the other execution."""
 
 OF_MODELS: Mapping[str, str] = {
     "PERMISSION_DENIED": "Whoever started the execution may not see the model, or may not act any more, or there is none.",

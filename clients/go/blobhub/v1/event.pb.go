@@ -709,8 +709,12 @@ type FlowEntered struct {
 	DefinitionId string `protobuf:"bytes,1,opt,name=definition_id,json=definitionId,proto3" json:"definition_id,omitempty"`
 	// Its digest, pinned for the whole execution.
 	DefinitionDigest string `protobuf:"bytes,2,opt,name=definition_digest,json=definitionDigest,proto3" json:"definition_digest,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The execution whose step has started it (`workflow.execute`); empty where that was something else.
+	ParentExecutionId string `protobuf:"bytes,3,opt,name=parent_execution_id,json=parentExecutionId,proto3" json:"parent_execution_id,omitempty"`
+	// The step there: the `step` of its `processor`; 0 where that was something else.
+	ParentStep    int64 `protobuf:"varint,4,opt,name=parent_step,json=parentStep,proto3" json:"parent_step,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FlowEntered) Reset() {
@@ -755,6 +759,20 @@ func (x *FlowEntered) GetDefinitionDigest() string {
 		return x.DefinitionDigest
 	}
 	return ""
+}
+
+func (x *FlowEntered) GetParentExecutionId() string {
+	if x != nil {
+		return x.ParentExecutionId
+	}
+	return ""
+}
+
+func (x *FlowEntered) GetParentStep() int64 {
+	if x != nil {
+		return x.ParentStep
+	}
+	return 0
 }
 
 // The execution completed.
@@ -1345,7 +1363,9 @@ type ProcessorWaiting struct {
 	// The signal it waits for; unset where it waits for something else.
 	Signal *Signal `protobuf:"bytes,2,opt,name=signal,proto3" json:"signal,omitempty"`
 	// The queue whose workers it waits for, by its name in the organization; empty where it waits for something else.
-	Queue         string `protobuf:"bytes,3,opt,name=queue,proto3" json:"queue,omitempty"`
+	Queue string `protobuf:"bytes,3,opt,name=queue,proto3" json:"queue,omitempty"`
+	// The execution that it has started, and whose end it waits for; unset where it waits for something else.
+	Child         *Child `protobuf:"bytes,4,opt,name=child,proto3" json:"child,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1399,6 +1419,13 @@ func (x *ProcessorWaiting) GetQueue() string {
 		return x.Queue
 	}
 	return ""
+}
+
+func (x *ProcessorWaiting) GetChild() *Child {
+	if x != nil {
+		return x.Child
+	}
+	return nil
 }
 
 // An activation of what is inside a scope began. Its `processor` is the scope's.
@@ -1593,6 +1620,70 @@ func (x *ScopeExited) GetFailure() *Failure {
 	return nil
 }
 
+// An execution that a step has started and waits for.
+type Child struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id. Its `flow_entered` says whose it is.
+	ExecutionId string `protobuf:"bytes,1,opt,name=execution_id,json=executionId,proto3" json:"execution_id,omitempty"`
+	// The session that it runs in.
+	SessionId string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// The workflow blob of that session.
+	BlobId        string `protobuf:"bytes,3,opt,name=blob_id,json=blobId,proto3" json:"blob_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Child) Reset() {
+	*x = Child{}
+	mi := &file_blobhub_v1_event_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Child) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Child) ProtoMessage() {}
+
+func (x *Child) ProtoReflect() protoreflect.Message {
+	mi := &file_blobhub_v1_event_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Child.ProtoReflect.Descriptor instead.
+func (*Child) Descriptor() ([]byte, []int) {
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Child) GetExecutionId() string {
+	if x != nil {
+		return x.ExecutionId
+	}
+	return ""
+}
+
+func (x *Child) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *Child) GetBlobId() string {
+	if x != nil {
+		return x.BlobId
+	}
+	return ""
+}
+
 // What tells one signal from another.
 type Signal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1606,7 +1697,7 @@ type Signal struct {
 
 func (x *Signal) Reset() {
 	*x = Signal{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[19]
+	mi := &file_blobhub_v1_event_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1618,7 +1709,7 @@ func (x *Signal) String() string {
 func (*Signal) ProtoMessage() {}
 
 func (x *Signal) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[19]
+	mi := &file_blobhub_v1_event_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1631,7 +1722,7 @@ func (x *Signal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Signal.ProtoReflect.Descriptor instead.
 func (*Signal) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{19}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Signal) GetName() string {
@@ -1661,7 +1752,7 @@ type SessionObjectModified struct {
 
 func (x *SessionObjectModified) Reset() {
 	*x = SessionObjectModified{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[20]
+	mi := &file_blobhub_v1_event_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1673,7 +1764,7 @@ func (x *SessionObjectModified) String() string {
 func (*SessionObjectModified) ProtoMessage() {}
 
 func (x *SessionObjectModified) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[20]
+	mi := &file_blobhub_v1_event_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1686,7 +1777,7 @@ func (x *SessionObjectModified) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionObjectModified.ProtoReflect.Descriptor instead.
 func (*SessionObjectModified) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{20}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SessionObjectModified) GetAlias() string {
@@ -1714,7 +1805,7 @@ type SessionObjectDeleted struct {
 
 func (x *SessionObjectDeleted) Reset() {
 	*x = SessionObjectDeleted{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[21]
+	mi := &file_blobhub_v1_event_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1726,7 +1817,7 @@ func (x *SessionObjectDeleted) String() string {
 func (*SessionObjectDeleted) ProtoMessage() {}
 
 func (x *SessionObjectDeleted) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[21]
+	mi := &file_blobhub_v1_event_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1739,7 +1830,7 @@ func (x *SessionObjectDeleted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionObjectDeleted.ProtoReflect.Descriptor instead.
 func (*SessionObjectDeleted) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{21}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SessionObjectDeleted) GetAlias() string {
@@ -1758,7 +1849,7 @@ type SessionClosing struct {
 
 func (x *SessionClosing) Reset() {
 	*x = SessionClosing{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[22]
+	mi := &file_blobhub_v1_event_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1770,7 +1861,7 @@ func (x *SessionClosing) String() string {
 func (*SessionClosing) ProtoMessage() {}
 
 func (x *SessionClosing) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[22]
+	mi := &file_blobhub_v1_event_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1783,7 +1874,7 @@ func (x *SessionClosing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionClosing.ProtoReflect.Descriptor instead.
 func (*SessionClosing) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{22}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{23}
 }
 
 // The session is closed.
@@ -1795,7 +1886,7 @@ type SessionClosed struct {
 
 func (x *SessionClosed) Reset() {
 	*x = SessionClosed{}
-	mi := &file_blobhub_v1_event_proto_msgTypes[23]
+	mi := &file_blobhub_v1_event_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1807,7 +1898,7 @@ func (x *SessionClosed) String() string {
 func (*SessionClosed) ProtoMessage() {}
 
 func (x *SessionClosed) ProtoReflect() protoreflect.Message {
-	mi := &file_blobhub_v1_event_proto_msgTypes[23]
+	mi := &file_blobhub_v1_event_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1820,7 +1911,7 @@ func (x *SessionClosed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionClosed.ProtoReflect.Descriptor instead.
 func (*SessionClosed) Descriptor() ([]byte, []int) {
-	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{23}
+	return file_blobhub_v1_event_proto_rawDescGZIP(), []int{24}
 }
 
 var File_blobhub_v1_event_proto protoreflect.FileDescriptor
@@ -1883,10 +1974,13 @@ const file_blobhub_v1_event_proto_rawDesc = "" +
 	"\x04line\x18\x03 \x01(\x05R\x04line\x12!\n" +
 	"\fcomponent_id\x18\x04 \x01(\tR\vcomponentId\x120\n" +
 	"\adetails\x18\x05 \x01(\v2\x16.google.protobuf.ValueR\adetails\x12!\n" +
-	"\fdetails_json\x18\x06 \x01(\tR\vdetailsJson\"_\n" +
+	"\fdetails_json\x18\x06 \x01(\tR\vdetailsJson\"\xb0\x01\n" +
 	"\vFlowEntered\x12#\n" +
 	"\rdefinition_id\x18\x01 \x01(\tR\fdefinitionId\x12+\n" +
-	"\x11definition_digest\x18\x02 \x01(\tR\x10definitionDigest\"s\n" +
+	"\x11definition_digest\x18\x02 \x01(\tR\x10definitionDigest\x12.\n" +
+	"\x13parent_execution_id\x18\x03 \x01(\tR\x11parentExecutionId\x12\x1f\n" +
+	"\vparent_step\x18\x04 \x01(\x03R\n" +
+	"parentStep\"s\n" +
 	"\n" +
 	"FlowExited\x12.\n" +
 	"\x06result\x18\x01 \x01(\v2\x16.google.protobuf.ValueR\x06result\x12\x1f\n" +
@@ -1921,11 +2015,12 @@ const file_blobhub_v1_event_proto_rawDesc = "" +
 	"\aattempt\x18\x01 \x01(\x05R\aattempt\x12-\n" +
 	"\afailure\x18\x02 \x01(\v2\x13.blobhub.v1.FailureR\afailure\x129\n" +
 	"\n" +
-	"retry_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tretryTime\"\x8d\x01\n" +
+	"retry_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tretryTime\"\xb6\x01\n" +
 	"\x10ProcessorWaiting\x127\n" +
 	"\twake_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\bwakeTime\x12*\n" +
 	"\x06signal\x18\x02 \x01(\v2\x12.blobhub.v1.SignalR\x06signal\x12\x14\n" +
-	"\x05queue\x18\x03 \x01(\tR\x05queue\"X\n" +
+	"\x05queue\x18\x03 \x01(\tR\x05queue\x12'\n" +
+	"\x05child\x18\x04 \x01(\v2\x11.blobhub.v1.ChildR\x05child\"X\n" +
 	"\fScopeEntered\x12\x1e\n" +
 	"\n" +
 	"activation\x18\x01 \x01(\x03R\n" +
@@ -1943,7 +2038,12 @@ const file_blobhub_v1_event_proto_rawDesc = "" +
 	"activation\x12\x12\n" +
 	"\x04part\x18\x02 \x01(\tR\x04part\x12\x14\n" +
 	"\x05round\x18\x03 \x01(\x03R\x05round\x12-\n" +
-	"\afailure\x18\x04 \x01(\v2\x13.blobhub.v1.FailureR\afailure\".\n" +
+	"\afailure\x18\x04 \x01(\v2\x13.blobhub.v1.FailureR\afailure\"b\n" +
+	"\x05Child\x12!\n" +
+	"\fexecution_id\x18\x01 \x01(\tR\vexecutionId\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x02 \x01(\tR\tsessionId\x12\x17\n" +
+	"\ablob_id\x18\x03 \x01(\tR\x06blobId\".\n" +
 	"\x06Signal\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\"N\n" +
@@ -1972,7 +2072,7 @@ func file_blobhub_v1_event_proto_rawDescGZIP() []byte {
 	return file_blobhub_v1_event_proto_rawDescData
 }
 
-var file_blobhub_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_blobhub_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_blobhub_v1_event_proto_goTypes = []any{
 	(*Event)(nil),                 // 0: blobhub.v1.Event
 	(*Processor)(nil),             // 1: blobhub.v1.Processor
@@ -1993,17 +2093,18 @@ var file_blobhub_v1_event_proto_goTypes = []any{
 	(*ScopeEntered)(nil),          // 16: blobhub.v1.ScopeEntered
 	(*ScopeEnding)(nil),           // 17: blobhub.v1.ScopeEnding
 	(*ScopeExited)(nil),           // 18: blobhub.v1.ScopeExited
-	(*Signal)(nil),                // 19: blobhub.v1.Signal
-	(*SessionObjectModified)(nil), // 20: blobhub.v1.SessionObjectModified
-	(*SessionObjectDeleted)(nil),  // 21: blobhub.v1.SessionObjectDeleted
-	(*SessionClosing)(nil),        // 22: blobhub.v1.SessionClosing
-	(*SessionClosed)(nil),         // 23: blobhub.v1.SessionClosed
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
-	(*structpb.Value)(nil),        // 25: google.protobuf.Value
-	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
+	(*Child)(nil),                 // 19: blobhub.v1.Child
+	(*Signal)(nil),                // 20: blobhub.v1.Signal
+	(*SessionObjectModified)(nil), // 21: blobhub.v1.SessionObjectModified
+	(*SessionObjectDeleted)(nil),  // 22: blobhub.v1.SessionObjectDeleted
+	(*SessionClosing)(nil),        // 23: blobhub.v1.SessionClosing
+	(*SessionClosed)(nil),         // 24: blobhub.v1.SessionClosed
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*structpb.Value)(nil),        // 26: google.protobuf.Value
+	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
 }
 var file_blobhub_v1_event_proto_depIdxs = []int32{
-	24, // 0: blobhub.v1.Event.create_time:type_name -> google.protobuf.Timestamp
+	25, // 0: blobhub.v1.Event.create_time:type_name -> google.protobuf.Timestamp
 	1,  // 1: blobhub.v1.Event.processor:type_name -> blobhub.v1.Processor
 	3,  // 2: blobhub.v1.Event.flow_entered:type_name -> blobhub.v1.FlowEntered
 	4,  // 3: blobhub.v1.Event.flow_exited:type_name -> blobhub.v1.FlowExited
@@ -2021,31 +2122,32 @@ var file_blobhub_v1_event_proto_depIdxs = []int32{
 	16, // 15: blobhub.v1.Event.scope_entered:type_name -> blobhub.v1.ScopeEntered
 	17, // 16: blobhub.v1.Event.scope_ending:type_name -> blobhub.v1.ScopeEnding
 	18, // 17: blobhub.v1.Event.scope_exited:type_name -> blobhub.v1.ScopeExited
-	20, // 18: blobhub.v1.Event.session_object_modified:type_name -> blobhub.v1.SessionObjectModified
-	21, // 19: blobhub.v1.Event.session_object_deleted:type_name -> blobhub.v1.SessionObjectDeleted
-	22, // 20: blobhub.v1.Event.session_closing:type_name -> blobhub.v1.SessionClosing
-	23, // 21: blobhub.v1.Event.session_closed:type_name -> blobhub.v1.SessionClosed
-	25, // 22: blobhub.v1.Failure.details:type_name -> google.protobuf.Value
-	25, // 23: blobhub.v1.FlowExited.result:type_name -> google.protobuf.Value
+	21, // 18: blobhub.v1.Event.session_object_modified:type_name -> blobhub.v1.SessionObjectModified
+	22, // 19: blobhub.v1.Event.session_object_deleted:type_name -> blobhub.v1.SessionObjectDeleted
+	23, // 20: blobhub.v1.Event.session_closing:type_name -> blobhub.v1.SessionClosing
+	24, // 21: blobhub.v1.Event.session_closed:type_name -> blobhub.v1.SessionClosed
+	26, // 22: blobhub.v1.Failure.details:type_name -> google.protobuf.Value
+	26, // 23: blobhub.v1.FlowExited.result:type_name -> google.protobuf.Value
 	2,  // 24: blobhub.v1.FlowError.failure:type_name -> blobhub.v1.Failure
-	24, // 25: blobhub.v1.FlowStopping.end_time:type_name -> google.protobuf.Timestamp
+	25, // 25: blobhub.v1.FlowStopping.end_time:type_name -> google.protobuf.Timestamp
 	2,  // 26: blobhub.v1.FlowEnding.failure:type_name -> blobhub.v1.Failure
-	24, // 27: blobhub.v1.FlowEnding.end_time:type_name -> google.protobuf.Timestamp
-	19, // 28: blobhub.v1.FlowSignalled.signal:type_name -> blobhub.v1.Signal
-	26, // 29: blobhub.v1.ProcessorExited.elapsed:type_name -> google.protobuf.Duration
+	25, // 27: blobhub.v1.FlowEnding.end_time:type_name -> google.protobuf.Timestamp
+	20, // 28: blobhub.v1.FlowSignalled.signal:type_name -> blobhub.v1.Signal
+	27, // 29: blobhub.v1.ProcessorExited.elapsed:type_name -> google.protobuf.Duration
 	2,  // 30: blobhub.v1.ProcessorError.failure:type_name -> blobhub.v1.Failure
-	25, // 31: blobhub.v1.ProcessorOutput.value:type_name -> google.protobuf.Value
+	26, // 31: blobhub.v1.ProcessorOutput.value:type_name -> google.protobuf.Value
 	2,  // 32: blobhub.v1.ProcessorRetrying.failure:type_name -> blobhub.v1.Failure
-	24, // 33: blobhub.v1.ProcessorRetrying.retry_time:type_name -> google.protobuf.Timestamp
-	24, // 34: blobhub.v1.ProcessorWaiting.wake_time:type_name -> google.protobuf.Timestamp
-	19, // 35: blobhub.v1.ProcessorWaiting.signal:type_name -> blobhub.v1.Signal
-	2,  // 36: blobhub.v1.ScopeEnding.failure:type_name -> blobhub.v1.Failure
-	2,  // 37: blobhub.v1.ScopeExited.failure:type_name -> blobhub.v1.Failure
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	25, // 33: blobhub.v1.ProcessorRetrying.retry_time:type_name -> google.protobuf.Timestamp
+	25, // 34: blobhub.v1.ProcessorWaiting.wake_time:type_name -> google.protobuf.Timestamp
+	20, // 35: blobhub.v1.ProcessorWaiting.signal:type_name -> blobhub.v1.Signal
+	19, // 36: blobhub.v1.ProcessorWaiting.child:type_name -> blobhub.v1.Child
+	2,  // 37: blobhub.v1.ScopeEnding.failure:type_name -> blobhub.v1.Failure
+	2,  // 38: blobhub.v1.ScopeExited.failure:type_name -> blobhub.v1.Failure
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_blobhub_v1_event_proto_init() }
@@ -2081,7 +2183,7 @@ func file_blobhub_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_blobhub_v1_event_proto_rawDesc), len(file_blobhub_v1_event_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -36,7 +36,7 @@ const (
 	ExecutionState_EXECUTION_STATE_PENDING ExecutionState = 1
 	// Components are at work.
 	ExecutionState_EXECUTION_STATE_RUNNING ExecutionState = 2
-	// Every branch waits: for a time to come, or for a signal.
+	// Every branch waits: for a time to come, a signal, a worker, or the end of another execution.
 	ExecutionState_EXECUTION_STATE_WAITING ExecutionState = 3
 	// A stop was asked for.
 	ExecutionState_EXECUTION_STATE_STOPPING ExecutionState = 4
@@ -134,9 +134,12 @@ type Execution struct {
 	// When it reached its terminal state; unset until then.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	// The values that it was given. Only GetExecution answers them; lists and all other answers leave them out.
-	InputData     []*ExecutionInput `protobuf:"bytes,16,rep,name=input_data,json=inputData,proto3" json:"input_data,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	InputData []*ExecutionInput `protobuf:"bytes,16,rep,name=input_data,json=inputData,proto3" json:"input_data,omitempty"`
+	// The execution whose step has started it (`workflow.execute`); empty where that was something else. It may be in another
+	// blob, which not everybody sees who sees this.
+	ParentExecutionId string `protobuf:"bytes,17,opt,name=parent_execution_id,json=parentExecutionId,proto3" json:"parent_execution_id,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Execution) Reset() {
@@ -279,6 +282,13 @@ func (x *Execution) GetInputData() []*ExecutionInput {
 		return x.InputData
 	}
 	return nil
+}
+
+func (x *Execution) GetParentExecutionId() string {
+	if x != nil {
+		return x.ParentExecutionId
+	}
+	return ""
 }
 
 // A value given to an execution.
@@ -1367,7 +1377,7 @@ var File_blobhub_v1_execution_proto protoreflect.FileDescriptor
 const file_blobhub_v1_execution_proto_rawDesc = "" +
 	"\n" +
 	"\x1ablobhub/v1/execution.proto\x12\n" +
-	"blobhub.v1\x1a\x16blobhub/v1/event.proto\x1a\x16blobhub/v1/watch.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc4\x05\n" +
+	"blobhub.v1\x1a\x16blobhub/v1/event.proto\x1a\x16blobhub/v1/watch.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf4\x05\n" +
 	"\tExecution\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -1390,7 +1400,8 @@ const file_blobhub_v1_execution_proto_rawDesc = "" +
 	"createTime\x125\n" +
 	"\bend_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x129\n" +
 	"\n" +
-	"input_data\x18\x10 \x03(\v2\x1a.blobhub.v1.ExecutionInputR\tinputData\"\x7f\n" +
+	"input_data\x18\x10 \x03(\v2\x1a.blobhub.v1.ExecutionInputR\tinputData\x12.\n" +
+	"\x13parent_execution_id\x18\x11 \x01(\tR\x11parentExecutionId\"\x7f\n" +
 	"\x0eExecutionInput\x12\x14\n" +
 	"\x05alias\x18\x01 \x01(\tR\x05alias\x12.\n" +
 	"\x05value\x18\x02 \x01(\v2\x16.google.protobuf.ValueH\x00R\x05value\x12\x1f\n" +

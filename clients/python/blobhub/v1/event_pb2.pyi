@@ -317,19 +317,27 @@ class FlowEntered(_message.Message):
 
     DEFINITION_ID_FIELD_NUMBER: _builtins.int
     DEFINITION_DIGEST_FIELD_NUMBER: _builtins.int
+    PARENT_EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    PARENT_STEP_FIELD_NUMBER: _builtins.int
     definition_id: _builtins.str
     """The definition that runs."""
     definition_digest: _builtins.str
     """Its digest, pinned for the whole execution."""
+    parent_execution_id: _builtins.str
+    """The execution whose step has started it (`workflow.execute`); empty where that was something else."""
+    parent_step: _builtins.int
+    """The step there: the `step` of its `processor`; 0 where that was something else."""
     def __init__(
         self,
         *,
         definition_id: _builtins.str = ...,
         definition_digest: _builtins.str = ...,
+        parent_execution_id: _builtins.str = ...,
+        parent_step: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition_digest", b"definition_digest", "definition_id", b"definition_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition_digest", b"definition_digest", "definition_id", b"definition_id", "parent_execution_id", b"parent_execution_id", "parent_step", b"parent_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -643,6 +651,7 @@ class ProcessorWaiting(_message.Message):
     WAKE_TIME_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
     QUEUE_FIELD_NUMBER: _builtins.int
+    CHILD_FIELD_NUMBER: _builtins.int
     queue: _builtins.str
     """The queue whose workers it waits for, by its name in the organization; empty where it waits for something else."""
     @_builtins.property
@@ -653,16 +662,21 @@ class ProcessorWaiting(_message.Message):
     def signal(self) -> Global___Signal:
         """The signal it waits for; unset where it waits for something else."""
 
+    @_builtins.property
+    def child(self) -> Global___Child:
+        """The execution that it has started, and whose end it waits for; unset where it waits for something else."""
+
     def __init__(
         self,
         *,
         wake_time: _timestamp_pb2.Timestamp | None = ...,
         signal: Global___Signal | None = ...,
         queue: _builtins.str = ...,
+        child: Global___Child | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["signal", b"signal", "wake_time", b"wake_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["child", b"child", "signal", b"signal", "wake_time", b"wake_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue", "signal", b"signal", "wake_time", b"wake_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["child", b"child", "queue", b"queue", "signal", b"signal", "wake_time", b"wake_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -761,6 +775,36 @@ class ScopeExited(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ScopeExited: _TypeAlias = ScopeExited  # noqa: Y015
+
+@_typing.final
+class Child(_message.Message):
+    """An execution that a step has started and waits for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    BLOB_ID_FIELD_NUMBER: _builtins.int
+    execution_id: _builtins.str
+    """Its id. Its `flow_entered` says whose it is."""
+    session_id: _builtins.str
+    """The session that it runs in."""
+    blob_id: _builtins.str
+    """The workflow blob of that session."""
+    def __init__(
+        self,
+        *,
+        execution_id: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+        blob_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "execution_id", b"execution_id", "session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Child: _TypeAlias = Child  # noqa: Y015
 
 @_typing.final
 class Signal(_message.Message):

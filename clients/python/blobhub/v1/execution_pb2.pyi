@@ -37,7 +37,7 @@ class _ExecutionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Execut
     EXECUTION_STATE_RUNNING: _ExecutionState.ValueType  # 2
     """Components are at work."""
     EXECUTION_STATE_WAITING: _ExecutionState.ValueType  # 3
-    """Every branch waits: for a time to come, or for a signal."""
+    """Every branch waits: for a time to come, a signal, a worker, or the end of another execution."""
     EXECUTION_STATE_STOPPING: _ExecutionState.ValueType  # 4
     """A stop was asked for."""
     EXECUTION_STATE_COMPLETED: _ExecutionState.ValueType  # 5
@@ -57,7 +57,7 @@ EXECUTION_STATE_PENDING: ExecutionState.ValueType  # 1
 EXECUTION_STATE_RUNNING: ExecutionState.ValueType  # 2
 """Components are at work."""
 EXECUTION_STATE_WAITING: ExecutionState.ValueType  # 3
-"""Every branch waits: for a time to come, or for a signal."""
+"""Every branch waits: for a time to come, a signal, a worker, or the end of another execution."""
 EXECUTION_STATE_STOPPING: ExecutionState.ValueType  # 4
 """A stop was asked for."""
 EXECUTION_STATE_COMPLETED: ExecutionState.ValueType  # 5
@@ -90,6 +90,7 @@ class Execution(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     INPUT_DATA_FIELD_NUMBER: _builtins.int
+    PARENT_EXECUTION_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7."""
     session_id: _builtins.str
@@ -112,6 +113,10 @@ class Execution(_message.Message):
     """The `execution_sequence` of the first of its events that the log keeps; 0 while it has none."""
     last_execution_sequence: _builtins.int
     """The `execution_sequence` of the last of its events; 0 while it has none."""
+    parent_execution_id: _builtins.str
+    """The execution whose step has started it (`workflow.execute`); empty where that was something else. It may be in another
+    blob, which not everybody sees who sees this.
+    """
     @_builtins.property
     def result(self) -> _struct_pb2.Value:
         """The value that reached the `value` input of a `flow.end`, what is inside it if it is a value object such as
@@ -153,10 +158,11 @@ class Execution(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         input_data: _abc.Iterable[Global___ExecutionInput] | None = ...,
+        parent_execution_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "failure", b"failure", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "create_time", b"create_time", "definition_alias", b"definition_alias", "definition_digest", b"definition_digest", "definition_id", b"definition_id", "end_time", b"end_time", "failure", b"failure", "first_execution_sequence", b"first_execution_sequence", "id", b"id", "input_data", b"input_data", "last_execution_sequence", b"last_execution_sequence", "result", b"result", "result_json", b"result_json", "revision_id", b"revision_id", "session_id", b"session_id", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "create_time", b"create_time", "definition_alias", b"definition_alias", "definition_digest", b"definition_digest", "definition_id", b"definition_id", "end_time", b"end_time", "failure", b"failure", "first_execution_sequence", b"first_execution_sequence", "id", b"id", "input_data", b"input_data", "last_execution_sequence", b"last_execution_sequence", "parent_execution_id", b"parent_execution_id", "result", b"result", "result_json", b"result_json", "revision_id", b"revision_id", "session_id", b"session_id", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,6 +25,9 @@ class AwaitKind(StrEnum):
     """What is inside of the scope that the step is of; until its time, the attempt may go on."""
     TASK = "task"
     """That a worker ends a task. `details`: the name of its `queue`. Where its time comes first, the step fails."""
+    CHILD = "child"
+    """That another execution ends. `details`: its `execution_id`, and the `session_id` and `blob_id` that it is in. Where
+    the time comes first, the step fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +101,9 @@ def signal(name: str, key: str, timeout: float | None = None) -> Await:
 def task(queue: str, timeout: float | None = None) -> Await:
     """Wait for a worker to end a task on a queue; after `timeout` seconds without that fail."""
     return Await(kind=AwaitKind.TASK, seconds=timeout, expiry="", details={"queue": queue})
+
+
+def child(*, execution_id: str, session_id: str, blob_id: str, timeout: float | None = None) -> Await:
+    """Wait for the end of an execution that the step has started; after `timeout` seconds without that fail."""
+    details = {"execution_id": execution_id, "session_id": session_id, "blob_id": blob_id}
+    return Await(kind=AwaitKind.CHILD, seconds=timeout, expiry="", details=details)

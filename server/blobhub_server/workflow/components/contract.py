@@ -16,7 +16,7 @@ names without either are absent. Values are JSON, plain or value objects; `value
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
@@ -28,10 +28,14 @@ from blobhub_server.errors import InvalidValue
 from blobhub_server.http.outbound.message import Outside
 from blobhub_server.workflow.code.contract import ScriptRunner
 from blobhub_server.workflow.components.awaits import Await
+from blobhub_server.workflow.components.child import Child
 from blobhub_server.workflow.components.outside import Secrets
 
 MAX_ROUTE = 256
 """How many characters a route has at most, and what a step says that it waits for; a definition's have no more either."""
+
+EXECUTE = "workflow.execute"
+"""The type of the component that starts other executions."""
 
 MAX_REASON = 64
 """How many characters the reason of an error has at most; what is longer is cut."""
@@ -236,6 +240,11 @@ class Services:
         return cast(Thing, self.capabilities[kind])
 
 
+async def _start_nothing(child: Child) -> Await:
+    message = f"nothing starts {child.definition} here"
+    raise ComponentError(message, reason="CAPABILITY_MISSING", retryable=False)
+
+
 @dataclass(frozen=True, slots=True)
 class ComponentContext:
     """What an effect component gets beside its inputs. `idempotency_key` is the same for all attempts at one step.
@@ -245,6 +254,7 @@ class ComponentContext:
 
     `emit_output` shows watchers a value before the component ends, `print_text` a text that is for people.
     `emit_bounded` emits what is known to be plain JSON within the bounds of a value, so nobody looks at it again.
+    `start_child` starts an execution, once however often this attempt is run, and gives the await of its end.
     """
 
     organization_id: str
@@ -258,6 +268,7 @@ class ComponentContext:
     emit_bounded: Callable[[Any], None]
     print_text: Callable[[str], None]
     services: Services
+    start_child: Callable[[Child], Awaitable[Await]] = _start_nothing
 
 
 class Component(ABC):

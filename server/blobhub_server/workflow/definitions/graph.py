@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from blobhub_server.workflow.components.contract import EXECUTE, ComponentKind, EffectComponent
 from blobhub_server.workflow.components.contract import Component as ComponentType
-from blobhub_server.workflow.components.contract import ComponentKind, EffectComponent
 from blobhub_server.workflow.components.data import persistence_of
 from blobhub_server.workflow.components.operations import SET, initial
 from blobhub_server.workflow.components.registry import ComponentRegistry
@@ -134,6 +134,8 @@ class Graph:
     has_first_joins: bool
     has_tasks: bool
     """Whether any component waits for workers."""
+    has_children: bool
+    """Whether any component starts other executions."""
 
     @classmethod
     def compile(cls, definition: Definition, registry: ComponentRegistry) -> Graph:
@@ -174,6 +176,7 @@ class _Compiler:
             input_reads=frozenset(r.key for node in nodes.values() for r in node.all_references if r.root == INPUT),
             has_first_joins=bool(self._late_marks),
             has_tasks=any(node.kind is ComponentKind.TASK for node in nodes.values()),
+            has_children=any(node.type == EXECUTE for node in nodes.values()),
         )
 
     def _node(self, component: Component) -> Node:

@@ -1,5 +1,6 @@
 """The pure core of the workflow slice. An execution's state is the fold of its log records."""
 
+from blobhub_server.workflow.interpreter.children import Try, is_open, tries_over
 from blobhub_server.workflow.interpreter.commands import todo
 from blobhub_server.workflow.interpreter.fold import ENDINGS, RECORD_TYPES, apply
 from blobhub_server.workflow.interpreter.interpreter import advance
@@ -7,6 +8,7 @@ from blobhub_server.workflow.interpreter.needs import needs
 from blobhub_server.workflow.interpreter.price import BUDGET
 from blobhub_server.workflow.interpreter.records import (
     Cancel,
+    ChildEnded,
     Command,
     Completion,
     Continue,
@@ -42,6 +44,7 @@ __all__ = [
     "RECORD_TYPES",
     "TERMINAL",
     "Cancel",
+    "ChildEnded",
     "Command",
     "Completion",
     "Continue",
@@ -61,6 +64,7 @@ __all__ = [
     "TaskEnded",
     "TaskTurn",
     "TimedOut",
+    "Try",
     "Turn",
     "Unread",
     "Wait",
@@ -69,10 +73,12 @@ __all__ = [
     "apply",
     "are_unread",
     "beyond_reading",
+    "is_open",
     "json_memory",
     "needs",
     "reread",
     "rests_until",
     "task_turn",
     "todo",
+    "tries_over",
 ]

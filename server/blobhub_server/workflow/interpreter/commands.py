@@ -36,6 +36,7 @@ def todo(graph: Graph, state: ExecutionState, now: float, steps: Iterable[int] |
                     inputs=step.inputs,
                     timeout=node.policy.timeout,
                     evaluated=step.evaluated if node.reread else None,
+                    failures=step.failures,
                 )
             )
     return [*commands, GoOn()] if state.runnable else commands

@@ -6,7 +6,7 @@ from typing import Any
 
 from blobhub_server.blobtypes import json_text
 from blobhub_server.errors import InvalidValue
-from blobhub_server.workflow.components.awaits import Await
+from blobhub_server.workflow.components.awaits import Await, AwaitKind
 from blobhub_server.workflow.components.contract import MAX_REASON, ComponentError
 from blobhub_server.workflow.definitions.graph import END, Node
 
@@ -37,7 +37,10 @@ def leads_nowhere(node: Node, route: str) -> ComponentError:
 
 
 def not_done(awaits: Await) -> ComponentError:
-    """The error of a step whose task no worker has done in time."""
+    """The error of a step whose task no worker has done in time, or whose execution has not ended."""
+    if awaits.kind is AwaitKind.CHILD:
+        message = f"the execution {awaits.details['execution_id']} has not ended within {awaits.seconds:g} s"
+        return ComponentError(message, reason="TIMEOUT")
     return ComponentError(f"no worker has done it within {awaits.seconds:g} s", reason="TIMEOUT")
 
 

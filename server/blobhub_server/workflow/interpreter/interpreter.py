@@ -26,6 +26,7 @@ from blobhub_server.workflow.interpreter.needs import needs_of_end, waiting_step
 from blobhub_server.workflow.interpreter.port_values import run_in_context
 from blobhub_server.workflow.interpreter.price import BUDGET, price_of_entering, price_of_work
 from blobhub_server.workflow.interpreter.records import (
+    ChildEnded,
     Completion,
     Failed,
     Happening,
@@ -99,9 +100,9 @@ class _Taking(Rounds):
         match happening:
             case Started(input_data) if state.phase == "pending":
                 self._emit("flow.entered", private={"input_data": dict(input_data)})
-            case Completion(step, attempt) | TaskEnded(step, attempt) if self._current(step, attempt):
-                self._turn.touched.add(step)
-                self._take_completion(happening if isinstance(happening, Completion) else happening.completion)
+            case Completion() | TaskEnded() | ChildEnded() if completion := self._current_completion(happening):
+                self._turn.touched.add(completion.step)
+                self._take_completion(completion, happening.awaits if isinstance(happening, ChildEnded) else None)
             case StepOutput(step, value, printed) if self._current(step):
                 self._emit("processor.output", step, {"printed": printed} if printed else {"value": value})
             case Signalled() if state.phase == "running":
@@ -208,8 +209,24 @@ class _Taking(Rounds):
                 self.budget -= price_of_work(result.work)
             self._end_await(step, result, 0.0)
 
-    def _take_completion(self, completion: Completion) -> None:
-        """End what a step waited for; or leave the step open, to be run again, because of what its run has read."""
+    def _current_completion(self, ended: Completion | TaskEnded | ChildEnded) -> Completion | None:
+        """What a happening is to the step that it ends, if that is open, and at that attempt."""
+        step = self._state.open.get(ended.step)
+        if step is None or not self._state.running:
+            return None
+        if isinstance(ended, ChildEnded):
+            current, completion = step.failures == ended.failures, ended.completion(step.attempt)
+        else:
+            current, completion = step.attempt == ended.attempt, ended if isinstance(ended, Completion) else ended.completion
+        return completion if current else None
+
+    def _take_completion(self, completion: Completion, awaits: Await | None = None) -> None:
+        """End what a step waited for; or leave the step open, to be run again, because of what its run has read.
+
+        `awaits` is what it waited for, where that may have come before the step's run has said so; it is recorded then.
+        """
+        if awaits is not None and not awaits.same_as(self._state.open[completion.step].awaits):
+            self._emit("processor.waiting", completion.step, {"await": awaits.to_json(), "until": None})
         step, result, read = self._state.open[completion.step], completion.result, completion.session
         node = self._graph.components[step.component_id]
         if read is not None and isinstance(result, Outcome) and any(writes_of(node, result.outputs, "session")):
@@ -245,7 +262,7 @@ class _Taking(Rounds):
                 self._fail(step, result)
             case None if step in self._state.scopes:
                 self._wake_scope(step)
-            case None if awaits is not None and awaits.kind is AwaitKind.TASK:
+            case None if awaits is not None and awaits.kind in (AwaitKind.TASK, AwaitKind.CHILD):
                 self._fail(step, not_done(awaits))
             case None if awaits is not None and awaits.kind is not AwaitKind.ATTEMPT:
                 self._complete(step, Outcome(route=awaits.expiry), elapsed)

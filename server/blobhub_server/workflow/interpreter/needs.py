@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from blobhub_server.workflow.components.awaits import signal
 from blobhub_server.workflow.definitions.graph import Graph
-from blobhub_server.workflow.interpreter.records import Completion, Happening, Signalled, TaskEnded
+from blobhub_server.workflow.interpreter.records import ChildEnded, Completion, Happening, Signalled, TaskEnded
 from blobhub_server.workflow.interpreter.state import ExecutionState
 
 
@@ -20,7 +20,7 @@ def needs(graph: Graph, state: ExecutionState, happenings: Iterable[Happening]) 
     found = [graph.components[state.ready[0][0]].session_needs] if state.ready else []
     for happening in happenings:
         match happening:
-            case Completion() | TaskEnded():
+            case Completion() | TaskEnded() | ChildEnded():
                 found.append(needs_of_end(graph, state, happening.step))
             case Signalled(name, key):  # Several may come for the steps that wait for it.
                 found += (needs_of_end(graph, state, step) for step in waiting_steps(state, name, key))

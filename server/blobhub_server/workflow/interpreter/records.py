@@ -113,6 +113,23 @@ class TaskEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class ChildEnded:
+    """The execution has ended that a step has started after so many failures of its attempts.
+
+    `awaits` is what the step waits for, which may not be recorded yet.
+    """
+
+    step: int
+    failures: int
+    result: Outcome | ComponentError
+    awaits: Await
+
+    def completion(self, attempt: int) -> Completion:
+        """What it is to the step, whose attempt that is by now: a server may have gone down under the one that began it."""
+        return Completion(step=self.step, attempt=attempt, result=self.result)
+
+
+@dataclass(frozen=True, slots=True)
 class Interrupted:
     """The server went down while a step was run; the step is to be run again."""
 
@@ -149,6 +166,7 @@ Happening = (
     | StepOutput
     | Signalled
     | TaskEnded
+    | ChildEnded
     | Interrupted
     | StopRequested
     | Stopped
@@ -161,6 +179,7 @@ Happening = (
 class RunStep:
     """Run a component with these inputs, for at most `timeout` seconds; then say Completion.
 
+    `failures` says how many attempts at the step have failed: where a server went down under one, the next is still that.
     `evaluated` is what some of the inputs were made of, where they are made again for a run on other session objects.
     """
 
@@ -170,6 +189,7 @@ class RunStep:
     inputs: Mapping[str, Any]
     timeout: float | None
     evaluated: Evaluated | None = None
+    failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from blobhub_server.rpc.wire import stamp, to_duration
 from blobhub_server.workflow.components.awaits import AwaitKind
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.interpreter import Record
+from blobhub_server.workflow.rules.child import origin_of
 from blobhub_server.workflow.rules.execution import Execution
 
 
@@ -42,6 +43,9 @@ Fill = Callable[[pb.Event, Mapping[str, Any], Execution], None]
 def _flow_entered(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
     event.flow_entered.definition_id = execution.definition_id
     event.flow_entered.definition_digest = execution.definition_digest
+    if (origin := origin_of(execution)) is not None:
+        event.flow_entered.parent_execution_id = origin.execution_id
+        event.flow_entered.parent_step = origin.step
 
 
 def _flow_exited(event: pb.Event, public: Mapping[str, Any], execution: Execution) -> None:
@@ -113,6 +117,9 @@ def _processor_waiting(event: pb.Event, public: Mapping[str, Any], execution: Ex
     if public["await"]["kind"] == AwaitKind.SIGNAL:
         waiting.signal.name = details["name"]
         waiting.signal.key = details["key"]
+    if public["await"]["kind"] == AwaitKind.CHILD:
+        for name, id_ in details.items():
+            setattr(waiting.child, name, id_)
     elif public["await"]["kind"] == AwaitKind.TASK:
         waiting.queue = details["queue"]
 

@@ -29,7 +29,7 @@ class CauseKind(StrEnum):
     FIRING = "firing"
     """A schedule that fired: the id is the firing's."""
     STEP = "step"
-    """A step of another execution: the id is the execution's and the step's."""
+    """A step of another execution: the id is the execution's, the step's, and how many attempts at that have failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ class Execution:
     `last_message` is the number of the last message to it.
     `recoveries` says how often in a row it was recovered and went on, and journaled nothing of that. `timeout` is None for
     no limit. `result` is JSON text in UTF-8, None where there is none. `failure` is as `interpreter/failure.py` makes it.
-    `signals` and `signal_bytes` say how many signals it keeps that no step has waited for yet.
+    `signals` and `signal_bytes` say how many signals it keeps that no step has waited for yet. `parent_id` is the execution
+    whose step has started it, None where that was something else; `depth` is how many executions are above it like that.
     `wake_time` says until when it rests, and `rest_time` since when, both by the clock of its owner. `adopted` says that it
     was resting when its owner took it over, and has done nothing since.
     """
@@ -80,6 +81,8 @@ class Execution:
     end_time: datetime | None
     signals: int = 0
     signal_bytes: int = 0
+    parent_id: str | None = None
+    depth: int = 0
     wake_time: datetime = ACTIVE
     rest_time: datetime = ACTIVE
     adopted: bool = False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+CHILDREN = "workflow.children_per_execution"
 DEFINITIONS = "workflow.definitions_per_revision"
+DEPTH = "workflow.execution_depth"
 EXECUTIONS = "workflow.executions_per_session"
 LOG_BYTES = "workflow.log_bytes"
 OPEN_TASKS = "workflow.open_tasks"

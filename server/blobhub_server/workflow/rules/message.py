@@ -24,6 +24,8 @@ class MessageKind(StrEnum):
     `size` of all that as JSON."""
     TASK = "task"
     """That a step goes on whose task has ended. `body` is as `rules/task.py` says."""
+    CHILD = "child"
+    """That an execution has ended, or was deleted, which a step has started. `body` is as `rules/child.py` makes it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,13 @@ from typing import Any, Protocol
 from blobhub_server.blobtypes.contract import RevisionView, Settlement
 from blobhub_server.db.engine import Transaction
 from blobhub_server.errors import BlobHubError
+from blobhub_server.workflow.components.awaits import Await
+from blobhub_server.workflow.components.child import Child
 from blobhub_server.workflow.definitions.finder import Found
+from blobhub_server.workflow.rules.child import Origin
 from blobhub_server.workflow.rules.execution import DEFAULT_STEP_LIMIT, Cause, Execution
 from blobhub_server.workflow.rules.session import Session
+from blobhub_server.workflow.store.execution import LockedExecution
 
 StartWork = Callable[[Transaction, Execution], Awaitable[Sequence[Settlement]]]
 """Work in the transaction of a start: `await work(tx, execution)`, where the execution is as that transaction makes it.
@@ -27,13 +31,17 @@ EndListener = Callable[[Transaction, Sequence[Execution]], Awaitable[None]]
 """Hears, in the transaction of their ends, of executions that were started by firings: `await on_end(tx, ended)`."""
 
 
+IsOpen = Callable[[LockedExecution], bool | None]
+"""Whether a try at a step is open in its execution, whose row is locked; None where that is not known yet."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
     """What to start: a definition (alias or id), with inputs by alias, in a session.
 
     The definition is one of the session's revision, or of `revision`, which may belong to any blob: the caller has checked
     that it may be run. `actor_id` is on whose behalf (`Caller.actor_id`). `cause` is what the execution is started for; None
-    for a start that cannot be repeated.
+    for a start that cannot be repeated. `parent` is the execution whose step starts it.
     """
 
     session: Session
@@ -44,6 +52,7 @@ class Start:
     revision: RevisionView | None = None
     timeout: timedelta | None = None
     step_limit: int = DEFAULT_STEP_LIMIT
+    parent: Execution | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +65,17 @@ class PreparedStart:
     start: Start
     definition: Found | None
     first: Execution | None
+
+
+class Children(Protocol):
+    """Starts executions from steps of others."""
+
+    async def start(self, child: Child, parent: Execution, origin: Origin, is_open: IsOpen) -> Await:
+        """Start an execution, unless its origin has started one before; return the await of its end.
+
+        Once this is durable, a message will tell the parent of the end. Nothing is started where the try is not open any
+        more. Where the storage is away, this waits for it. Raises BlobHubError.
+        """
 
 
 class Runtime(Protocol):
@@ -77,8 +97,8 @@ class Runtime(Protocol):
         Raises NotFound, DefinitionNotRunnable, InvalidValue, SessionNotOpen.
         """
 
-    async def join(self, tx: Transaction, prepared: PreparedStart) -> Execution:
-        """Start an execution as a part of a transaction; return it. It runs after the commit, and never without it.
+    async def join(self, tx: Transaction, prepared: PreparedStart, work: StartWork | None = None) -> Execution:
+        """Start an execution as a part of a transaction, with `work`; return it. It runs after the commit, never without it.
 
         The definition is the prepared one. When the cause has started one before, that is returned. Raises PermissionDenied,
         SessionNotOpen, LimitExceeded, and NotFound when the definition is of another revision than the session's and that

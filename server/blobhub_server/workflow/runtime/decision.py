@@ -23,12 +23,16 @@ from blobhub_server.workflow.interpreter import (
     Signalled,
     StopRequested,
     TaskTurn,
+    Try,
     WaitChanges,
     advance,
+    is_open,
     task_turn,
     todo,
+    tries_over,
 )
 from blobhub_server.workflow.interpreter import needs as needs_of_turn
+from blobhub_server.workflow.rules.child import child_ended
 from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.message import Message, MessageKind
 from blobhub_server.workflow.rules.task import task_ended
@@ -55,7 +59,7 @@ class Decision:
     again. `objects` says which session objects are written, by alias. `reads` names the session objects that it rests on:
     where one of them is another by the time that this is made durable, it is thrown away. `spent` is what of the budget it
     took, `logged` how many bytes the records add to the log. `waits` says which steps begin and end to wait for signals.
-    `tasks` says what becomes of tasks of workers.
+    `tasks` says what becomes of tasks of workers, `over` which tries at steps do not wait for what they have started.
     """
 
     progress: Progress
@@ -69,6 +73,7 @@ class Decision:
     logged: int
     waits: WaitChanges
     tasks: TaskTurn = NO_TASKS
+    over: Sequence[Try] = ()
 
 
 def happen(
@@ -119,6 +124,7 @@ def happen(
         logged=state.logged - progress.state.logged,
         waits=WaitChanges.between(progress.state, state, turn.touched),
         tasks=task_turn(graph, progress.state, state, turn.touched),
+        over=tries_over(graph, progress.state, state, turn.touched),
     )
 
 
@@ -129,6 +135,17 @@ def needs(
     if not graph.session_reads:
         return ()
     return needs_of_turn(graph, progress.state, [*map(_happening, messages), *happenings])
+
+
+def has_open(progress: Progress, step: int, failures: int, place: tuple[int, int]) -> bool | None:
+    """Whether a try at a step is open in an execution whose row has a fence and ends its log at a number, its `place`.
+
+    None while the progress is behind that.
+    """
+    fence, last = place
+    if fence != progress.execution.fence:
+        return False
+    return is_open(progress.state, step, failures) if last == progress.execution.last_execution_sequence else None
 
 
 def decide_alike(first: Decision, execution: Execution) -> Decision:
@@ -158,3 +175,5 @@ def _happening(message: Message) -> Happening:
             return Signalled(name=body["name"], key=body["key"], value=body["value"], size_bytes=body["size"])
         case MessageKind.TASK:
             return task_ended(message.body)
+        case MessageKind.CHILD:
+            return child_ended(message.body)

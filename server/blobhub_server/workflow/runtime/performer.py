@@ -11,6 +11,7 @@ import structlog
 from blobhub_server.errors import BlobHubError, Overloaded, is_panic
 from blobhub_server.scarcity import is_scarcity
 from blobhub_server.workflow.components.awaits import Await
+from blobhub_server.workflow.components.child import Child
 from blobhub_server.workflow.components.contract import (
     ComponentContext,
     ComponentError,
@@ -22,7 +23,9 @@ from blobhub_server.workflow.components.contract import (
 )
 from blobhub_server.workflow.definitions.graph import Graph
 from blobhub_server.workflow.interpreter import Completion, RunStep, StepOutput
+from blobhub_server.workflow.rules.child import Origin
 from blobhub_server.workflow.rules.execution import Execution
+from blobhub_server.workflow.runtime.contract import Children, IsOpen
 
 log = structlog.get_logger()
 
@@ -30,11 +33,23 @@ log = structlog.get_logger()
 class Performer:
     """Runs components, and gives them the server's services."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, children: Children | None = None) -> None:
         self._services = services
+        self._children = children
 
-    async def run(self, graph: Graph, execution: Execution, step: RunStep, tell: Callable[[StepOutput], None]) -> Completion:
-        """Run one attempt at a step; return its completion. `tell` gets the outputs that it emits before."""
+    async def run(
+        self, graph: Graph, execution: Execution, step: RunStep, tell: Callable[[StepOutput], None], is_open: IsOpen
+    ) -> Completion:
+        """Run one attempt at a step; return its completion. `tell` gets the outputs that it emits before.
+
+        `is_open` says of the execution's locked row whether this is still waited for.
+        """
+
+        async def start_child(child: Child) -> Await:
+            assert self._children is not None, "the runtime was made with something that starts them"
+            origin = Origin(execution_id=execution.id, step=step.step, failures=step.failures)
+            return await self._children.start(child, execution, origin, is_open)
+
         context = ComponentContext(
             organization_id=execution.organization_id,
             blob_id=execution.blob_id,
@@ -47,6 +62,7 @@ class Performer:
             emit_bounded=lambda value: tell(StepOutput(step=step.step, value=value)),
             print_text=lambda text: tell(StepOutput(step=step.step, printed=text)),
             services=self._services,
+            start_child=start_child,
         )
         started = time.monotonic()
         result = await _result(graph, step, context)

@@ -59,6 +59,7 @@ def to_proto(execution: Execution, *, allowance: json_field.ItemAllowance | None
         last_execution_sequence=execution.last_execution_sequence,
         create_time=to_timestamp(execution.create_time),
         end_time=to_timestamp(execution.end_time) if execution.end_time else None,
+        parent_execution_id=execution.parent_id or "",
     )
     if execution.result is not None:
         json_field.fill_text(made, "result", execution.result.decode(), allowance=allowance)

@@ -9,8 +9,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from blobhub_server.blobtypes.values import Dependents
-from blobhub_server.db.count import count_and_name
 from blobhub_server.db.engine import Transaction
 from blobhub_server.db.keyset import Order, union
 from blobhub_server.db.parts import PART, delete_large
@@ -24,9 +22,9 @@ from blobhub_server.workflow.rules.execution import STOPPING, Cause, CauseKind, 
 
 STATES = ("pending", "running", "waiting", STOPPING, "completed", "failed", "stopped")
 """All states."""
-_RUNNING_STATES = [state for state in STATES if state not in TERMINAL]
 RUNNING = sa.text("state NOT IN ('completed', 'failed', 'stopped')")
 _CAUSED = sa.text("cause_id IS NOT NULL")
+_RUNNING_CHILD = sa.text("parent_id IS NOT NULL AND state NOT IN ('completed', 'failed', 'stopped')")
 
 executions = sa.Table(
     "executions",
@@ -61,6 +59,8 @@ executions = sa.Table(
     sa.Column("wake_time", Time(), nullable=False, server_default="0"),
     sa.Column("rest_time", Time(), nullable=False, server_default="0"),
     sa.Column("adopted", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("parent_id", Id()),
+    sa.Column("depth", sa.Integer, nullable=False, server_default="0"),
     sa.Index("ix_executions_session_id", "session_id", "create_time", "id"),
     sa.Index("ix_executions_blob_id", "blob_id", "state", "create_time", "id"),
     sa.Index("ix_executions_blob_id_definition", "blob_id", "definition_alias", "state", "create_time", "id"),
@@ -69,6 +69,7 @@ executions = sa.Table(
     sa.Index("ix_executions_definition_digest", "definition_digest", sqlite_where=RUNNING, postgresql_where=RUNNING),
     sa.Index("ix_executions_running", "session_id", "id", sqlite_where=RUNNING, postgresql_where=RUNNING),
     sa.Index("ix_executions_owner", "owner", "wake_time", "id", sqlite_where=RUNNING, postgresql_where=RUNNING),
+    sa.Index("ix_executions_parent_id", "parent_id", "id", sqlite_where=_RUNNING_CHILD, postgresql_where=_RUNNING_CHILD),
     sa.Index("uq_executions_cause", "cause_kind", "cause_id", unique=True, sqlite_where=_CAUSED, postgresql_where=_CAUSED),
 )
 
@@ -91,7 +92,7 @@ EXECUTION = Mapper(
         ColumnGroup(fields=("cause",), columns=("cause_kind", "cause_id"), load=_cause_of, dump=_cause_columns),
     ],
 )
-_SELECT = EXECUTION.select()
+SELECT = EXECUTION.select()
 _ID = executions.c.id == sa.bindparam("execution")
 
 _INSERT = Prepared(executions.insert())
@@ -114,7 +115,7 @@ async def insert(tx: Transaction, new: Sequence[Execution]) -> Collection[str]:
 
 # One query for each kind: given several pairs of kind and id, SQLite would read the whole index.
 _CAUSED_BY = Prepared(
-    _SELECT.where(executions.c.cause_kind == sa.bindparam("kind"), is_one_of(executions.c.cause_id, "ids")),
+    SELECT.where(executions.c.cause_kind == sa.bindparam("kind"), is_one_of(executions.c.cause_id, "ids")),
     EXECUTION,
 )
 
@@ -130,7 +131,7 @@ async def find_by_causes(tx: Transaction, causes: Collection[Cause]) -> dict[Cau
 
 
 _INVOKED_BY = Prepared(
-    _SELECT.where(
+    SELECT.where(
         executions.c.cause_kind == CauseKind.FIRING,
         is_one_of(executions.c.cause_id, "ids"),
         blob_is_there(executions.c.blob_id),
@@ -196,7 +197,7 @@ def _projection(execution: Execution) -> Mapping[str, Any]:
 
 
 THERE = blob_is_there(executions.c.blob_id)
-_GET = Prepared(_SELECT.where(_ID, THERE), EXECUTION)
+_GET = Prepared(SELECT.where(_ID, THERE), EXECUTION)
 
 
 async def get(tx: Transaction, execution_id: str) -> Execution | None:
@@ -229,7 +230,7 @@ class _Size:
     size: int
 
 
-_AMONG = Prepared(_SELECT.where(is_one_of(executions.c.id, "ids")), EXECUTION)
+_AMONG = Prepared(SELECT.where(is_one_of(executions.c.id, "ids")), EXECUTION)
 _SIZE = Mapper(_Size, executions, looked_up={"size": sa.func.coalesce(sa.func.length(executions.c.result), 0)})
 
 
@@ -274,15 +275,6 @@ async def _sizes(tx: Transaction, blob_id: str, only: Filter, chosen: Order, aft
 _BUSY = Prepared(
     sa.select(executions.c.session_id).where(is_one_of(executions.c.session_id, "ids"), RUNNING).distinct(), Scalar(str)
 )
-
-
-_DIGEST = executions.c.definition_digest
-_RUNNING_DEFINITIONS = Prepared(sa.select(_DIGEST).where(is_one_of(_DIGEST, "digests"), RUNNING).distinct(), Scalar(str))
-
-
-async def find_running_definitions(tx: Transaction, digests: Collection[str]) -> set[str]:
-    """The definitions, among those of the given digests, that an execution has not ended with."""
-    return {*await tx.all(_RUNNING_DEFINITIONS, digests=sorted(digests))}
 
 
 async def find_busy(tx: Transaction, session_ids: Collection[str]) -> set[str]:
@@ -338,21 +330,6 @@ _SOME_IDS = Prepared(
 async def lock_some(tx: Transaction, session_ids: Sequence[str], limit: int) -> list[str]:
     """Lock some executions of sessions, so that nobody sends them messages until the transaction ends; return their ids."""
     return await tx.all(_SOME_IDS, sessions=session_ids, most=limit)
-
-
-async def dependents_on_revision(tx: Transaction, revision_id: str) -> Dependents:
-    """The executions that run definitions of a revision and have not ended."""
-    count, ids = await count_and_name(tx, executions.c.id, executions.c.revision_id == revision_id, RUNNING, THERE)
-    return Dependents(kind="running executions", count=count, ids=ids)
-
-
-async def dependents_in_blob(tx: Transaction, blob_id: str) -> Dependents:
-    """The executions that have not ended in the sessions of a blob, or by definitions of it in those of another."""
-    # By their states, so that an index finds them among the many of a blob that have ended.
-    in_sessions = sa.and_(executions.c.blob_id == blob_id, executions.c.state.in_(_RUNNING_STATES))
-    in_blob = sa.or_(in_sessions, executions.c.definition_blob_id == blob_id)
-    count, ids = await count_and_name(tx, executions.c.id, in_blob, RUNNING, THERE)
-    return Dependents(kind="running executions", count=count, ids=ids)
 
 
 async def collect(tx: Transaction, execution_ids: Sequence[str], rows: int) -> int:

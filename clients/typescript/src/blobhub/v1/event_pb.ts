@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file blobhub/v1/event.proto.
  */
 export const file_blobhub_v1_event: GenFile = /*@__PURE__*/
-  fileDesc("ChZibG9iaHViL3YxL2V2ZW50LnByb3RvEgpibG9iaHViLnYxIrgKCgVFdmVudBIKCgJpZBgBIAEoCRIYChBzZXNzaW9uX3NlcXVlbmNlGAIgASgDEhoKEmV4ZWN1dGlvbl9zZXF1ZW5jZRgDIAEoAxIMCgR0eXBlGAQgASgJEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgpzZXNzaW9uX2lkGAYgASgJEhQKDGV4ZWN1dGlvbl9pZBgHIAEoCRITCgtyZXZpc2lvbl9pZBgIIAEoCRIoCglwcm9jZXNzb3IYCSABKAsyFS5ibG9iaHViLnYxLlByb2Nlc3NvchIvCgxmbG93X2VudGVyZWQYFCABKAsyFy5ibG9iaHViLnYxLkZsb3dFbnRlcmVkSAASLQoLZmxvd19leGl0ZWQYFSABKAsyFi5ibG9iaHViLnYxLkZsb3dFeGl0ZWRIABIrCgpmbG93X2Vycm9yGBYgASgLMhUuYmxvYmh1Yi52MS5GbG93RXJyb3JIABIxCg1mbG93X3N0b3BwaW5nGBcgASgLMhguYmxvYmh1Yi52MS5GbG93U3RvcHBpbmdIABIvCgxmbG93X3N0b3BwZWQYGCABKAsyFy5ibG9iaHViLnYxLkZsb3dTdG9wcGVkSAASLQoLZmxvd19lbmRpbmcYGSABKAsyFi5ibG9iaHViLnYxLkZsb3dFbmRpbmdIABIzCg5mbG93X3NpZ25hbGxlZBgaIAEoCzIZLmJsb2JodWIudjEuRmxvd1NpZ25hbGxlZEgAEjkKEXByb2Nlc3Nvcl9lbnRlcmVkGB4gASgLMhwuYmxvYmh1Yi52MS5Qcm9jZXNzb3JFbnRlcmVkSAASNwoQcHJvY2Vzc29yX2V4aXRlZBgfIAEoCzIbLmJsb2JodWIudjEuUHJvY2Vzc29yRXhpdGVkSAASNQoPcHJvY2Vzc29yX2Vycm9yGCAgASgLMhouYmxvYmh1Yi52MS5Qcm9jZXNzb3JFcnJvckgAEjcKEHByb2Nlc3Nvcl9vdXRwdXQYISABKAsyGy5ibG9iaHViLnYxLlByb2Nlc3Nvck91dHB1dEgAEjsKEnByb2Nlc3Nvcl9yZXRyeWluZxgiIAEoCzIdLmJsb2JodWIudjEuUHJvY2Vzc29yUmV0cnlpbmdIABI5ChFwcm9jZXNzb3Jfd2FpdGluZxgjIAEoCzIcLmJsb2JodWIudjEuUHJvY2Vzc29yV2FpdGluZ0gAEjEKDXNjb3BlX2VudGVyZWQYKCABKAsyGC5ibG9iaHViLnYxLlNjb3BlRW50ZXJlZEgAEi8KDHNjb3BlX2VuZGluZxgpIAEoCzIXLmJsb2JodWIudjEuU2NvcGVFbmRpbmdIABIvCgxzY29wZV9leGl0ZWQYKiABKAsyFy5ibG9iaHViLnYxLlNjb3BlRXhpdGVkSAASRAoXc2Vzc2lvbl9vYmplY3RfbW9kaWZpZWQYMiABKAsyIS5ibG9iaHViLnYxLlNlc3Npb25PYmplY3RNb2RpZmllZEgAEkIKFnNlc3Npb25fb2JqZWN0X2RlbGV0ZWQYMyABKAsyIC5ibG9iaHViLnYxLlNlc3Npb25PYmplY3REZWxldGVkSAASNQoPc2Vzc2lvbl9jbG9zaW5nGDQgASgLMhouYmxvYmh1Yi52MS5TZXNzaW9uQ2xvc2luZ0gAEjMKDnNlc3Npb25fY2xvc2VkGDUgASgLMhkuYmxvYmh1Yi52MS5TZXNzaW9uQ2xvc2VkSABCCQoHcGF5bG9hZCKYAQoJUHJvY2Vzc29yEhQKDHByb2Nlc3Nvcl9pZBgBIAEoCRIWCg5wcm9jZXNzb3JfdHlwZRgCIAEoCRIWCg5wcm9jZXNzb3JfbmFtZRgDIAEoCRISCgpzY29wZV9wYXRoGAQgAygJEgwKBHN0ZXAYBSABKAMSDwoHYXR0ZW1wdBgGIAEoBRISCgphY3RpdmF0aW9uGAcgASgDIo0BCgdGYWlsdXJlEg4KBnJlYXNvbhgBIAEoCRIPCgdtZXNzYWdlGAIgASgJEgwKBGxpbmUYAyABKAUSFAoMY29tcG9uZW50X2lkGAQgASgJEicKB2RldGFpbHMYBSABKAsyFi5nb29nbGUucHJvdG9idWYuVmFsdWUSFAoMZGV0YWlsc19qc29uGAYgASgJIj8KC0Zsb3dFbnRlcmVkEhUKDWRlZmluaXRpb25faWQYASABKAkSGQoRZGVmaW5pdGlvbl9kaWdlc3QYAiABKAkiWAoKRmxvd0V4aXRlZBImCgZyZXN1bHQYASABKAsyFi5nb29nbGUucHJvdG9idWYuVmFsdWUSEwoLcmVzdWx0X2pzb24YAiABKAkSDQoFc3RlcHMYAyABKAMiMQoJRmxvd0Vycm9yEiQKB2ZhaWx1cmUYASABKAsyEy5ibG9iaHViLnYxLkZhaWx1cmUiPAoMRmxvd1N0b3BwaW5nEiwKCGVuZF90aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCINCgtGbG93U3RvcHBlZCJgCgpGbG93RW5kaW5nEiQKB2ZhaWx1cmUYASABKAsyEy5ibG9iaHViLnYxLkZhaWx1cmUSLAoIZW5kX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIjMKDUZsb3dTaWduYWxsZWQSIgoGc2lnbmFsGAEgASgLMhIuYmxvYmh1Yi52MS5TaWduYWwiIwoQUHJvY2Vzc29yRW50ZXJlZBIPCgdhdHRlbXB0GAEgASgFIkwKD1Byb2Nlc3NvckV4aXRlZBINCgVyb3V0ZRgBIAEoCRIqCgdlbGFwc2VkGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIkcKDlByb2Nlc3NvckVycm9yEiQKB2ZhaWx1cmUYASABKAsyEy5ibG9iaHViLnYxLkZhaWx1cmUSDwoHYXR0ZW1wdBgCIAEoBSJdCg9Qcm9jZXNzb3JPdXRwdXQSJQoFdmFsdWUYASABKAsyFi5nb29nbGUucHJvdG9idWYuVmFsdWUSEgoKdmFsdWVfanNvbhgCIAEoCRIPCgdwcmludGVkGAMgASgJInoKEVByb2Nlc3NvclJldHJ5aW5nEg8KB2F0dGVtcHQYASABKAUSJAoHZmFpbHVyZRgCIAEoCzITLmJsb2JodWIudjEuRmFpbHVyZRIuCgpyZXRyeV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJ0ChBQcm9jZXNzb3JXYWl0aW5nEi0KCXdha2VfdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIgoGc2lnbmFsGAIgASgLMhIuYmxvYmh1Yi52MS5TaWduYWwSDQoFcXVldWUYAyABKAkiPwoMU2NvcGVFbnRlcmVkEhIKCmFjdGl2YXRpb24YASABKAMSDAoEcGFydBgCIAEoCRINCgVyb3VuZBgDIAEoAyJHCgtTY29wZUVuZGluZxISCgphY3RpdmF0aW9uGAEgASgDEiQKB2ZhaWx1cmUYAiABKAsyEy5ibG9iaHViLnYxLkZhaWx1cmUiZAoLU2NvcGVFeGl0ZWQSEgoKYWN0aXZhdGlvbhgBIAEoAxIMCgRwYXJ0GAIgASgJEg0KBXJvdW5kGAMgASgDEiQKB2ZhaWx1cmUYBCABKAsyEy5ibG9iaHViLnYxLkZhaWx1cmUiIwoGU2lnbmFsEgwKBG5hbWUYASABKAkSCwoDa2V5GAIgASgJIjsKFVNlc3Npb25PYmplY3RNb2RpZmllZBINCgVhbGlhcxgBIAEoCRITCgtvYmplY3RfdHlwZRgCIAEoCSIlChRTZXNzaW9uT2JqZWN0RGVsZXRlZBINCgVhbGlhcxgBIAEoCSIQCg5TZXNzaW9uQ2xvc2luZyIPCg1TZXNzaW9uQ2xvc2VkYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp]);
+  fileDesc("ChZibG9iaHViL3YxL2V2ZW50LnByb3RvEgpibG9iaHViLnYxIrgKCgVFdmVudBIKCgJpZBgBIAEoCRIYChBzZXNzaW9uX3NlcXVlbmNlGAIgASgDEhoKEmV4ZWN1dGlvbl9zZXF1ZW5jZRgDIAEoAxIMCgR0eXBlGAQgASgJEi8KC2NyZWF0ZV90aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBISCgpzZXNzaW9uX2lkGAYgASgJEhQKDGV4ZWN1dGlvbl9pZBgHIAEoCRITCgtyZXZpc2lvbl9pZBgIIAEoCRIoCglwcm9jZXNzb3IYCSABKAsyFS5ibG9iaHViLnYxLlByb2Nlc3NvchIvCgxmbG93X2VudGVyZWQYFCABKAsyFy5ibG9iaHViLnYxLkZsb3dFbnRlcmVkSAASLQoLZmxvd19leGl0ZWQYFSABKAsyFi5ibG9iaHViLnYxLkZsb3dFeGl0ZWRIABIrCgpmbG93X2Vycm9yGBYgASgLMhUuYmxvYmh1Yi52MS5GbG93RXJyb3JIABIxCg1mbG93X3N0b3BwaW5nGBcgASgLMhguYmxvYmh1Yi52MS5GbG93U3RvcHBpbmdIABIvCgxmbG93X3N0b3BwZWQYGCABKAsyFy5ibG9iaHViLnYxLkZsb3dTdG9wcGVkSAASLQoLZmxvd19lbmRpbmcYGSABKAsyFi5ibG9iaHViLnYxLkZsb3dFbmRpbmdIABIzCg5mbG93X3NpZ25hbGxlZBgaIAEoCzIZLmJsb2JodWIudjEuRmxvd1NpZ25hbGxlZEgAEjkKEXByb2Nlc3Nvcl9lbnRlcmVkGB4gASgLMhwuYmxvYmh1Yi52MS5Qcm9jZXNzb3JFbnRlcmVkSAASNwoQcHJvY2Vzc29yX2V4aXRlZBgfIAEoCzIbLmJsb2JodWIudjEuUHJvY2Vzc29yRXhpdGVkSAASNQoPcHJvY2Vzc29yX2Vycm9yGCAgASgLMhouYmxvYmh1Yi52MS5Qcm9jZXNzb3JFcnJvckgAEjcKEHByb2Nlc3Nvcl9vdXRwdXQYISABKAsyGy5ibG9iaHViLnYxLlByb2Nlc3Nvck91dHB1dEgAEjsKEnByb2Nlc3Nvcl9yZXRyeWluZxgiIAEoCzIdLmJsb2JodWIudjEuUHJvY2Vzc29yUmV0cnlpbmdIABI5ChFwcm9jZXNzb3Jfd2FpdGluZxgjIAEoCzIcLmJsb2JodWIudjEuUHJvY2Vzc29yV2FpdGluZ0gAEjEKDXNjb3BlX2VudGVyZWQYKCABKAsyGC5ibG9iaHViLnYxLlNjb3BlRW50ZXJlZEgAEi8KDHNjb3BlX2VuZGluZxgpIAEoCzIXLmJsb2JodWIudjEuU2NvcGVFbmRpbmdIABIvCgxzY29wZV9leGl0ZWQYKiABKAsyFy5ibG9iaHViLnYxLlNjb3BlRXhpdGVkSAASRAoXc2Vzc2lvbl9vYmplY3RfbW9kaWZpZWQYMiABKAsyIS5ibG9iaHViLnYxLlNlc3Npb25PYmplY3RNb2RpZmllZEgAEkIKFnNlc3Npb25fb2JqZWN0X2RlbGV0ZWQYMyABKAsyIC5ibG9iaHViLnYxLlNlc3Npb25PYmplY3REZWxldGVkSAASNQoPc2Vzc2lvbl9jbG9zaW5nGDQgASgLMhouYmxvYmh1Yi52MS5TZXNzaW9uQ2xvc2luZ0gAEjMKDnNlc3Npb25fY2xvc2VkGDUgASgLMhkuYmxvYmh1Yi52MS5TZXNzaW9uQ2xvc2VkSABCCQoHcGF5bG9hZCKYAQoJUHJvY2Vzc29yEhQKDHByb2Nlc3Nvcl9pZBgBIAEoCRIWCg5wcm9jZXNzb3JfdHlwZRgCIAEoCRIWCg5wcm9jZXNzb3JfbmFtZRgDIAEoCRISCgpzY29wZV9wYXRoGAQgAygJEgwKBHN0ZXAYBSABKAMSDwoHYXR0ZW1wdBgGIAEoBRISCgphY3RpdmF0aW9uGAcgASgDIo0BCgdGYWlsdXJlEg4KBnJlYXNvbhgBIAEoCRIPCgdtZXNzYWdlGAIgASgJEgwKBGxpbmUYAyABKAUSFAoMY29tcG9uZW50X2lkGAQgASgJEicKB2RldGFpbHMYBSABKAsyFi5nb29nbGUucHJvdG9idWYuVmFsdWUSFAoMZGV0YWlsc19qc29uGAYgASgJInEKC0Zsb3dFbnRlcmVkEhUKDWRlZmluaXRpb25faWQYASABKAkSGQoRZGVmaW5pdGlvbl9kaWdlc3QYAiABKAkSGwoTcGFyZW50X2V4ZWN1dGlvbl9pZBgDIAEoCRITCgtwYXJlbnRfc3RlcBgEIAEoAyJYCgpGbG93RXhpdGVkEiYKBnJlc3VsdBgBIAEoCzIWLmdvb2dsZS5wcm90b2J1Zi5WYWx1ZRITCgtyZXN1bHRfanNvbhgCIAEoCRINCgVzdGVwcxgDIAEoAyIxCglGbG93RXJyb3ISJAoHZmFpbHVyZRgBIAEoCzITLmJsb2JodWIudjEuRmFpbHVyZSI8CgxGbG93U3RvcHBpbmcSLAoIZW5kX3RpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIg0KC0Zsb3dTdG9wcGVkImAKCkZsb3dFbmRpbmcSJAoHZmFpbHVyZRgBIAEoCzITLmJsb2JodWIudjEuRmFpbHVyZRIsCghlbmRfdGltZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiMwoNRmxvd1NpZ25hbGxlZBIiCgZzaWduYWwYASABKAsyEi5ibG9iaHViLnYxLlNpZ25hbCIjChBQcm9jZXNzb3JFbnRlcmVkEg8KB2F0dGVtcHQYASABKAUiTAoPUHJvY2Vzc29yRXhpdGVkEg0KBXJvdXRlGAEgASgJEioKB2VsYXBzZWQYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24iRwoOUHJvY2Vzc29yRXJyb3ISJAoHZmFpbHVyZRgBIAEoCzITLmJsb2JodWIudjEuRmFpbHVyZRIPCgdhdHRlbXB0GAIgASgFIl0KD1Byb2Nlc3Nvck91dHB1dBIlCgV2YWx1ZRgBIAEoCzIWLmdvb2dsZS5wcm90b2J1Zi5WYWx1ZRISCgp2YWx1ZV9qc29uGAIgASgJEg8KB3ByaW50ZWQYAyABKAkiegoRUHJvY2Vzc29yUmV0cnlpbmcSDwoHYXR0ZW1wdBgBIAEoBRIkCgdmYWlsdXJlGAIgASgLMhMuYmxvYmh1Yi52MS5GYWlsdXJlEi4KCnJldHJ5X3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIpYBChBQcm9jZXNzb3JXYWl0aW5nEi0KCXdha2VfdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASIgoGc2lnbmFsGAIgASgLMhIuYmxvYmh1Yi52MS5TaWduYWwSDQoFcXVldWUYAyABKAkSIAoFY2hpbGQYBCABKAsyES5ibG9iaHViLnYxLkNoaWxkIj8KDFNjb3BlRW50ZXJlZBISCgphY3RpdmF0aW9uGAEgASgDEgwKBHBhcnQYAiABKAkSDQoFcm91bmQYAyABKAMiRwoLU2NvcGVFbmRpbmcSEgoKYWN0aXZhdGlvbhgBIAEoAxIkCgdmYWlsdXJlGAIgASgLMhMuYmxvYmh1Yi52MS5GYWlsdXJlImQKC1Njb3BlRXhpdGVkEhIKCmFjdGl2YXRpb24YASABKAMSDAoEcGFydBgCIAEoCRINCgVyb3VuZBgDIAEoAxIkCgdmYWlsdXJlGAQgASgLMhMuYmxvYmh1Yi52MS5GYWlsdXJlIkIKBUNoaWxkEhQKDGV4ZWN1dGlvbl9pZBgBIAEoCRISCgpzZXNzaW9uX2lkGAIgASgJEg8KB2Jsb2JfaWQYAyABKAkiIwoGU2lnbmFsEgwKBG5hbWUYASABKAkSCwoDa2V5GAIgASgJIjsKFVNlc3Npb25PYmplY3RNb2RpZmllZBINCgVhbGlhcxgBIAEoCRITCgtvYmplY3RfdHlwZRgCIAEoCSIlChRTZXNzaW9uT2JqZWN0RGVsZXRlZBINCgVhbGlhcxgBIAEoCSIQCg5TZXNzaW9uQ2xvc2luZyIPCg1TZXNzaW9uQ2xvc2VkYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp]);
 
 /**
  * One thing that happened. Once sent, an event never changes: everybody who reads a sequence number reads the same
@@ -409,6 +409,20 @@ export type FlowEntered = Message<"blobhub.v1.FlowEntered"> & {
    * @generated from field: string definition_digest = 2;
    */
   definitionDigest: string;
+
+  /**
+   * The execution whose step has started it (`workflow.execute`); empty where that was something else.
+   *
+   * @generated from field: string parent_execution_id = 3;
+   */
+  parentExecutionId: string;
+
+  /**
+   * The step there: the `step` of its `processor`; 0 where that was something else.
+   *
+   * @generated from field: int64 parent_step = 4;
+   */
+  parentStep: bigint;
 };
 
 /**
@@ -734,6 +748,13 @@ export type ProcessorWaiting = Message<"blobhub.v1.ProcessorWaiting"> & {
    * @generated from field: string queue = 3;
    */
   queue: string;
+
+  /**
+   * The execution that it has started, and whose end it waits for; unset where it waits for something else.
+   *
+   * @generated from field: blobhub.v1.Child child = 4;
+   */
+  child?: Child | undefined;
 };
 
 /**
@@ -849,6 +870,41 @@ export const ScopeExitedSchema: GenMessage<ScopeExited> = /*@__PURE__*/
   messageDesc(file_blobhub_v1_event, 18);
 
 /**
+ * An execution that a step has started and waits for.
+ *
+ * @generated from message blobhub.v1.Child
+ */
+export type Child = Message<"blobhub.v1.Child"> & {
+  /**
+   * Its id. Its `flow_entered` says whose it is.
+   *
+   * @generated from field: string execution_id = 1;
+   */
+  executionId: string;
+
+  /**
+   * The session that it runs in.
+   *
+   * @generated from field: string session_id = 2;
+   */
+  sessionId: string;
+
+  /**
+   * The workflow blob of that session.
+   *
+   * @generated from field: string blob_id = 3;
+   */
+  blobId: string;
+};
+
+/**
+ * Describes the message blobhub.v1.Child.
+ * Use `create(ChildSchema)` to create a new message.
+ */
+export const ChildSchema: GenMessage<Child> = /*@__PURE__*/
+  messageDesc(file_blobhub_v1_event, 19);
+
+/**
  * What tells one signal from another.
  *
  * @generated from message blobhub.v1.Signal
@@ -874,7 +930,7 @@ export type Signal = Message<"blobhub.v1.Signal"> & {
  * Use `create(SignalSchema)` to create a new message.
  */
 export const SignalSchema: GenMessage<Signal> = /*@__PURE__*/
-  messageDesc(file_blobhub_v1_event, 19);
+  messageDesc(file_blobhub_v1_event, 20);
 
 /**
  * A session object was created or replaced.
@@ -902,7 +958,7 @@ export type SessionObjectModified = Message<"blobhub.v1.SessionObjectModified"> 
  * Use `create(SessionObjectModifiedSchema)` to create a new message.
  */
 export const SessionObjectModifiedSchema: GenMessage<SessionObjectModified> = /*@__PURE__*/
-  messageDesc(file_blobhub_v1_event, 20);
+  messageDesc(file_blobhub_v1_event, 21);
 
 /**
  * A session object was deleted.
@@ -923,7 +979,7 @@ export type SessionObjectDeleted = Message<"blobhub.v1.SessionObjectDeleted"> & 
  * Use `create(SessionObjectDeletedSchema)` to create a new message.
  */
 export const SessionObjectDeletedSchema: GenMessage<SessionObjectDeleted> = /*@__PURE__*/
-  messageDesc(file_blobhub_v1_event, 21);
+  messageDesc(file_blobhub_v1_event, 22);
 
 /**
  * The session takes no more executions.
@@ -938,7 +994,7 @@ export type SessionClosing = Message<"blobhub.v1.SessionClosing"> & {
  * Use `create(SessionClosingSchema)` to create a new message.
  */
 export const SessionClosingSchema: GenMessage<SessionClosing> = /*@__PURE__*/
-  messageDesc(file_blobhub_v1_event, 22);
+  messageDesc(file_blobhub_v1_event, 23);
 
 /**
  * The session is closed.
@@ -953,5 +1009,5 @@ export type SessionClosed = Message<"blobhub.v1.SessionClosed"> & {
  * Use `create(SessionClosedSchema)` to create a new message.
  */
 export const SessionClosedSchema: GenMessage<SessionClosed> = /*@__PURE__*/
-  messageDesc(file_blobhub_v1_event, 23);
+  messageDesc(file_blobhub_v1_event, 24);
 

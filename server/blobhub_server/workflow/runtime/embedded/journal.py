@@ -37,6 +37,7 @@ from blobhub_server.workflow.rules.session_object import SessionObject
 from blobhub_server.workflow.rules.task import queue_topic
 from blobhub_server.workflow.runtime.embedded.current import bring_up_to_date
 from blobhub_server.workflow.runtime.embedded.failure_log import FailureLog
+from blobhub_server.workflow.runtime.embedded.kin import kin_of, tell_kin
 from blobhub_server.workflow.runtime.embedded.object_reader import ObjectReader
 from blobhub_server.workflow.runtime.embedded.rendezvous import bring_together
 from blobhub_server.workflow.runtime.embedded.unit import EncodedUnit, Key, Unit
@@ -176,7 +177,7 @@ class Journal:
         Returns, by key, those that are not to be written: why some are refused, and those that were written before.
         """
         left = [unit.execution.id for unit in units if unit.execution.session_id in sessions]
-        rows = await execution_store.lock(tx, left) if left else {}
+        rows = await execution_store.lock(tx, {*left, *await kin_of(tx, units)}) if left else {}
         others: dict[Key, Execution | Refusal] = {}
         for unit in units:
             refusal = _check_current(unit, rows.get(unit.execution.id))
@@ -229,6 +230,7 @@ class Journal:
         settled = [item for unit in units if unit.work for item in await unit.work(tx, unit.execution)]
         # After the rows of executions, as whoever signals them locks, and before the logs' sizes.
         await bring_together(tx, self._host, units)
+        await tell_kin(tx, self._host, units)
         # Late, for all who write to the organization's logs share this lock; and before those that listeners take, because
         # whoever joins a start locks the same after it.
         full = await self._budget.add(tx, grown) if grown else {}

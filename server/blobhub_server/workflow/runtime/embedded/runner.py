@@ -41,7 +41,7 @@ from blobhub_server.workflow.rules.execution import Execution
 from blobhub_server.workflow.rules.message import Message
 from blobhub_server.workflow.rules.session_object import Reading
 from blobhub_server.workflow.runtime.contract import StartWork
-from blobhub_server.workflow.runtime.decision import Decision, Progress, happen, needs
+from blobhub_server.workflow.runtime.decision import Decision, Progress, happen, has_open, needs
 from blobhub_server.workflow.runtime.embedded.arrival import Arrival, tell
 from blobhub_server.workflow.runtime.embedded.caution import decide_with_caution
 from blobhub_server.workflow.runtime.embedded.journal import OwnershipLost, TurnOutdated
@@ -50,6 +50,7 @@ from blobhub_server.workflow.runtime.embedded.underway import Underway
 from blobhub_server.workflow.runtime.embedded.unit import Unit
 from blobhub_server.workflow.runtime.rest import come_due, deadline
 from blobhub_server.workflow.store import message as message_store
+from blobhub_server.workflow.store.execution import LockedExecution
 
 log = structlog.get_logger()
 
@@ -285,6 +286,11 @@ class Runner:
         """The session objects as they are now."""
         async with self._reading(aliases, [aliases]) as objects:
             return objects
+
+    def has_open(self, step: int, failures: int, row: LockedExecution) -> bool | None:
+        """Whether a try at a step is open in the execution, whose row is locked; None while this is behind its log."""
+        place = row.fence, row.last_execution_sequence
+        return False if self._finished else has_open(self._progress, step, failures, place)
 
     def start_unit(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 
 import structlog
@@ -17,7 +17,7 @@ from blobhub_server.workflow.components.contract import Services
 from blobhub_server.workflow.definitions.finder import Definitions
 from blobhub_server.workflow.log.log import EventLog
 from blobhub_server.workflow.rules.execution import Execution
-from blobhub_server.workflow.runtime.contract import EndListener, PreparedStart, Start, StartWork
+from blobhub_server.workflow.runtime.contract import Children, EndListener, PreparedStart, Runtime, Start, StartWork
 from blobhub_server.workflow.runtime.embedded.journal import Journal
 from blobhub_server.workflow.runtime.embedded.ownership import Ownership
 from blobhub_server.workflow.runtime.embedded.recovery import Recovery
@@ -40,7 +40,13 @@ class EmbeddedRuntime:
     """Runs executions in this process. See `contract.Runtime` for what the services ask of it."""
 
     def __init__(
-        self, host: Host, definitions: Definitions, services: Services, log: EventLog, lease_seconds: float
+        self,
+        host: Host,
+        definitions: Definitions,
+        services: Services,
+        log: EventLog,
+        lease_seconds: float,
+        make_children: Callable[[Runtime], Children],
     ) -> None:
         self._host = host
         self._lease_seconds = lease_seconds
@@ -49,9 +55,8 @@ class EmbeddedRuntime:
         self._ownership = Ownership(host, lease_seconds, on_lapse=log.drop_tails)
         log.trust_tails_while(lambda: self._ownership.holds_lease)
         now = SteadyClock(host.clock, time.monotonic, 0.0).now
-        around = RunnerContext(
-            db=host.db, journal=self._journal, clock=host.clock, performer=Performer(services), server_now=now
-        )
+        performer = Performer(services, make_children(self))
+        around = RunnerContext(db=host.db, journal=self._journal, clock=host.clock, performer=performer, server_now=now)
         self._runners = Runners(around, self._on_failure, self._on_park)
         self._starts = Starts(host, definitions, self._journal, self._runners, self._ownership.server_id)
         self._recovery = Recovery(
@@ -96,8 +101,8 @@ class EmbeddedRuntime:
     async def prepare(self, start: Start) -> PreparedStart:
         return await self._starts.prepare(start)
 
-    async def join(self, tx: Transaction, prepared: PreparedStart) -> Execution:
-        return await self._starts.join(tx, prepared)
+    async def join(self, tx: Transaction, prepared: PreparedStart, work: StartWork | None = None) -> Execution:
+        return await self._starts.join(tx, prepared, work)
 
     async def join_all(self, tx: Transaction, prepared: Sequence[PreparedStart]) -> Sequence[Execution | BlobHubError]:
         return await self._starts.join_all(tx, prepared)

@@ -66,9 +66,9 @@ class Starts:
     def deferred(self) -> AbstractContextManager[None]:
         return self._runners.launches.deferred()
 
-    async def join(self, tx: Transaction, prepared: PreparedStart) -> Execution:
+    async def join(self, tx: Transaction, prepared: PreparedStart, work: StartWork | None = None) -> Execution:
         first = prepared.first or await self._find_first(tx, prepared.start)
-        return _unwrap(*await self.join_all(tx, [prepared])) if first is None else first
+        return _unwrap(*await self.join_all(tx, [prepared], work)) if first is None else first
 
     async def join_all(
         self, tx: Transaction, prepared: Sequence[PreparedStart], work: StartWork | None = None
@@ -166,6 +166,8 @@ class Starts:
             last_execution_sequence=0,
             create_time=now,
             end_time=None,
+            parent_id=start.parent.id if start.parent else None,
+            depth=start.parent.depth + 1 if start.parent else 0,
         )
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from blobhub_server.workflow.components.contract import ComponentError
@@ -16,6 +17,7 @@ from blobhub_server.workflow.rules.session_object import Reading
 from blobhub_server.workflow.runtime.embedded.object_locks import ObjectLocks
 from blobhub_server.workflow.runtime.embedded.state_memory import StateMemory
 from blobhub_server.workflow.runtime.performer import Performer
+from blobhub_server.workflow.store.execution import LockedExecution
 
 FREE_CONFLICTS, MAX_CONFLICTS = 10, 100
 """After how many runs in vain of a step on session objects the other executions here wait for it, and after how many it
@@ -34,6 +36,9 @@ class Driver(Protocol):
 
     async def post_and_wait(self, happening: Happening) -> None:
         """Queue a happening; return when what follows from it is durable. Raises what kept it from being stored."""
+
+    def has_open(self, step: int, failures: int, row: LockedExecution) -> bool | None:
+        """Whether a try at a step is open in the execution, whose row is locked; None while this is behind its log."""
 
     async def read_objects(self, aliases: Collection[str]) -> Reading:
         """The session objects as they are now; with an Unread where they are more than a step may read."""
@@ -123,7 +128,9 @@ class Underway:
             self._driver.post(await self._perform(command))
 
     async def _perform(self, command: RunStep) -> Completion:
-        return await self._performer.run(self._graph, self._driver.execution, command, self._driver.post)
+        driver = self._driver
+        is_open = partial(driver.has_open, command.step, command.failures)
+        return await self._performer.run(self._graph, driver.execution, command, driver.post, is_open)
 
     async def _run_on_current(self, command: RunStep, node: Node) -> None:
         """Run a step on the session objects that are there now, while no other step here does anything with them.

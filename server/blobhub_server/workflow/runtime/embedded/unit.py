@@ -10,7 +10,7 @@ from typing import Any
 from blobhub_server.errors import LimitExceeded
 from blobhub_server.turnstile import off_loop
 from blobhub_server.workflow.definitions.graph import Graph
-from blobhub_server.workflow.interpreter import NO_TASKS, Record, TaskTurn, WaitChanges
+from blobhub_server.workflow.interpreter import NO_TASKS, Record, TaskTurn, Try, WaitChanges
 from blobhub_server.workflow.log.encode import EncodedRecord, encode_alike, encode_records
 from blobhub_server.workflow.rules import session_object as object_rules
 from blobhub_server.workflow.rules.execution import Execution
@@ -47,7 +47,7 @@ class Unit:
     another by now, `decide_again` makes the unit that follows from the values that it is given, by alias, with a budget of
     components to evaluate in place; `needs` says which it has to be given, in groups. `spent` is how much of its budget a
     unit took, `logged` how many bytes it adds to the log. `tasks` is what becomes of
-    tasks of workers. `encoded` is there once `encode` has been called.
+    tasks of workers, and `over` has the tries whose children are to stop. `encoded` is there once `encode` has been called.
     """
 
     execution: Execution
@@ -65,6 +65,7 @@ class Unit:
     logged: int = 0
     waits: WaitChanges = field(default_factory=WaitChanges)
     tasks: TaskTurn = NO_TASKS
+    over: Sequence[Try] = ()
     work: StartWork | None = None
     encoded: EncodedUnit | None = None
 
@@ -133,5 +134,6 @@ class Unit:
             logged=decision.logged,
             waits=decision.waits,
             tasks=decision.tasks,
+            over=decision.over,
             work=work,
         )
