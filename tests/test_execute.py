@@ -262,6 +262,7 @@ async def test_an_execution_has_as_many_children_at_once_as_it_may(api: Api) -> 
     assert (parent.state, parent.failure.reason) == (FAILED, "LIMIT_EXCEEDED")
     children = await children_of(api, parent.id)
     assert len(children) == 2
+    assert {child.state for child in children} <= {pb.EXECUTION_STATE_STOPPING, STOPPED}
     for child in children:
         assert (await events(api, child.id))[-1].type == "flow.stopped"
 

@@ -44,8 +44,8 @@ EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 OF_SIGNALS = ("workflow.signal_bytes_per_blob", "workflow.signals_per_blob")
 ELSEWHERE = {"blob.open_operations", "onnx.model_bytes", "onnx.uploads_per_blob", *OF_SIGNALS}
-ELSEWHERE |= {"workflow.log_bytes", "workflow.open_tasks"}
-"""They are in test_operation_life, test_model_refused, test_log_bytes, test_signal_by_key and test_task_limit."""
+ELSEWHERE |= {"workflow.log_bytes", "workflow.open_tasks", "workflow.children_per_execution", "workflow.execution_depth"}
+"""They are in test_operation_life, test_model_refused, test_log_bytes, test_signal_by_key, test_task_limit, test_execute."""
 DEFAULT, ORGANIZATION, BLOB = (
     limit_pb2.LIMIT_SOURCE_DEFAULT,
     limit_pb2.LIMIT_SOURCE_ORGANIZATION,
@@ -237,7 +237,9 @@ async def test_what_is_held_is_counted_in_what_is_fullest(house: House) -> None:
     assert held == {
         "blob.bytes": len(flows.steps(2).encode()),
         "blob.revisions": 2,
+        "workflow.children_per_execution": 0,
         "workflow.definitions_per_revision": 4,
+        "workflow.execution_depth": 0,
         "workflow.executions_per_session": 3,
         "workflow.sessions_per_blob": 2,
     } | dict.fromkeys(["blob.open_operations", "credentials", "metadata.records_per_parent", *OF_SIGNALS], 0)

@@ -38,6 +38,14 @@ async def find_among(tx: Transaction, execution_ids: Sequence[str]) -> list[Exec
     return await tx.all(_AMONG, ids=execution_ids)
 
 
+_FORGET = Prepared(executions.update().where(executions.c.id == sa.bindparam("child")).values(parent_id=None))
+
+
+async def forget_parents(tx: Transaction, execution_ids: Sequence[str]) -> None:
+    """Have executions be no children any more."""
+    await tx.run_each(_FORGET, [{"child": id_} for id_ in execution_ids])
+
+
 async def most(tx: Transaction, blob_id: str) -> int:
     """The number of children that have not ended of the blob's execution that has the most."""
     parents = sa.select(executions.c.id).where(executions.c.blob_id == blob_id, RUNNING)

@@ -67,10 +67,14 @@ async def stop_children(tx: Transaction, bell: Doorbell, children: Iterable[Exec
 async def cut_off(tx: Transaction, bell: Doorbell, execution_ids: Sequence[str]) -> None:
     """Have executions that are about to be removed be missed: their children are stopped, and their parents told."""
     await stop_children(tx, bell, await child_store.find_of(tx, execution_ids))
-    for child in await child_store.find_among(tx, execution_ids):
+    children = await child_store.find_among(tx, execution_ids)
+    there = await execution_store.present(tx, {child.parent_id for child in children if child.parent_id}) if children else ()
+    for child in children:
         origin = origin_of(child)
-        if origin is not None:
+        if origin is not None and origin.execution_id in there:
             await _tell_parent(tx, bell, origin, deletion_of(child, origin))
+    # It may take several transactions to remove them, and each begins with this.
+    await child_store.forget_parents(tx, [child.id for child in children])
 
 
 async def _tell_parent(tx: Transaction, bell: Doorbell, origin: Origin, body: dict[str, object]) -> None:
