@@ -45,6 +45,7 @@ from blobhub_server.workflow.components.contract import (
     PureComponent,
     Services,
     require_result,
+    start_nothing,
 )
 from blobhub_server.workflow.components.registry import GROUP, ComponentRegistry
 from blobhub_server.workflow.definitions.document import (
@@ -217,6 +218,7 @@ class ComponentConformance:
             emit_bounded=_pass,
             print_text=_pass,
             services=self.services,
+            start_child=start_nothing,
         )
 
     @asynccontextmanager

@@ -240,7 +240,8 @@ class Services:
         return cast(Thing, self.capabilities[kind])
 
 
-async def _start_nothing(child: Child) -> Await:
+async def start_nothing(child: Child) -> Await:
+    """Start no execution, where nothing does. Raises ComponentError."""
     message = f"nothing starts {child.definition} here"
     raise ComponentError(message, reason="CAPABILITY_MISSING", retryable=False)
 
@@ -268,7 +269,7 @@ class ComponentContext:
     emit_bounded: Callable[[Any], None]
     print_text: Callable[[str], None]
     services: Services
-    start_child: Callable[[Child], Awaitable[Await]] = _start_nothing
+    start_child: Callable[[Child], Awaitable[Await]] = start_nothing
 
 
 class Component(ABC):
