@@ -248,6 +248,7 @@ class Beside:
             "blob.bytes": sum(map(len, documents)),
             "blob.open_operations": 0,
             "blob.revisions": len(blob.revisions),
+            "workflow.children_per_execution": 0,
             "workflow.definitions_per_revision": max(len(revision.content) for revision in blob.revisions),
             "workflow.executions_per_session": 0,
             "workflow.sessions_per_blob": sum(len(revision.sessions) for revision in blob.revisions),

@@ -184,7 +184,7 @@ class Hoard:
         definition |= {"definition_blob_id": self.blob["id"]}
         for i in range(MANY):
             state = "stopped" if i % 2 else "completed"
-            numbers = {"fence": 1, "last_execution_sequence": 0, "last_message": 0}
+            numbers = {"fence": 1, "last_execution_sequence": 0, "last_message": 0, "wake_time": 0, "rest_time": 0}
             alias = self._random.choice(("workflow", "other"))
             self._add("executions", state=state, **numbers, **inside, **bound, **definition | {"definition_alias": alias})
             self._add("session_objects", alias=self._alias(), type="text", value='""', size=2, **inside)

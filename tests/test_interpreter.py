@@ -349,4 +349,4 @@ def test_the_next_attempt_is_waited_for_and_then_run_without_a_record() -> None:
     assert run.pending() == [Wait(step=command.step, attempt=2, awaits=NEXT_ATTEMPT, until=1.0)], "the time has not come yet"
     run.now = 1.0
     assert run.tell(Completion(step=command.step, attempt=2)) == []
-    assert run.pending() == [replace(command, attempt=2)]
+    assert run.pending() == [replace(command, attempt=2, failures=1)]

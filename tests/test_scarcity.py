@@ -78,11 +78,17 @@ def test_an_error_of_work_in_a_thread_is_raised_and_work_that_was_cancelled_is_n
     assert done == []
 
 
-async def test_an_event_loop_without_a_single_thread_is_overloaded(no_further_thread: Callable[[], None]) -> None:
-    work_in_threads()
-    no_further_thread()
-    with pytest.raises(Overloaded):
-        await asyncio.to_thread(str)
+def test_an_event_loop_without_a_single_thread_is_overloaded(
+    no_further_thread: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        work_in_threads()
+        no_further_thread()
+        with pytest.raises(Overloaded):
+            await asyncio.to_thread(str)
+        monkeypatch.undo()  # The loop ends with a thread.
+
+    asyncio.run(work())  # A loop of its own: that of other tests has threads.
 
 
 async def test_a_process_that_no_thread_can_watch_is_overloaded(no_further_thread: Callable[[], None]) -> None:

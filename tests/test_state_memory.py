@@ -88,10 +88,10 @@ async def test_what_scripts_are_run_on_counts_while_they_wait_for_their_turn(
     monkeypatch.setattr(state_memory, "MAX_ORGANIZATION_BYTES", 7 * TEXT_BYTES // 2)
     perform, go_on, waiting = Performer.run, asyncio.Event(), list[str]()
 
-    async def wait(performer: Performer, graph: Any, execution: Any, step: Any, tell: Any) -> Any:
+    async def wait(performer: Performer, graph: Any, execution: Any, *others: Any) -> Any:
         waiting.append(execution.id)
         await go_on.wait()
-        return await perform(performer, graph, execution, step, tell)
+        return await perform(performer, graph, execution, *others)
 
     monkeypatch.setattr(Performer, "run", wait)
     document = counters.script("set_data_output('result', inputs.n[1:])")

@@ -15,6 +15,9 @@ from blobhub_server.errors import Overloaded
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
+_Work = tuple[Future[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+"""Where the result goes, and what is called with what."""
+
 _SCARCE = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 _NO_THREAD = "can't start new thread"
 """What CPython says then; the error has no type or number of its own."""
@@ -52,7 +55,7 @@ class Threads(ThreadPoolExecutor):
         """Have something done. Raises Overloaded where there is no thread at all; it is not done then."""
         future: Future[Result] = Future()
         try:
-            super().submit(self._work, future, fn, args, kwargs)
+            super().submit(self._work, [(future, fn, args, kwargs)])
         except RuntimeError as error:
             if not is_scarcity(error):
                 raise
@@ -60,8 +63,10 @@ class Threads(ThreadPoolExecutor):
                 raise Overloaded from error
         return future
 
-    def _work(self, future: Future[Any], fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _work(self, given: list[_Work]) -> None:
+        """Do the work in the list, which is taken out: the traceback of an error leads to whoever has it, a cycle."""
         self._has_begun = True
+        future, fn, args, kwargs = given.pop()
         if not future.set_running_or_notify_cancel():
             return
         try:
@@ -71,7 +76,7 @@ class Threads(ThreadPoolExecutor):
         else:
             future.set_result(result)
         finally:
-            del future, fn, args, kwargs  # The traceback of an error leads here: a cycle.
+            del future, fn, args, kwargs  # It leads here, too.
 
 
 _with_threads: WeakSet[asyncio.AbstractEventLoop] = WeakSet()

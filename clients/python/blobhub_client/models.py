@@ -52,7 +52,7 @@ class Upload:
 
         grpc.aio has an INTERNAL of its own for a call that the server ended while it was sent: what the server said is lost.
         """
-        self._pause_seconds = PAUSE_SECONDS
+        self._pause_seconds = 2 * self._pause_seconds or PAUSE_SECONDS
         return self._retries.wait(error, safe=error.code() is grpc.StatusCode.INTERNAL and not error.reason)
 
     def messages(self) -> Iterator[UploadModelRequest]:
