@@ -250,6 +250,7 @@ class Beside:
             "blob.revisions": len(blob.revisions),
             "workflow.children_per_execution": 0,
             "workflow.definitions_per_revision": max(len(revision.content) for revision in blob.revisions),
+            "workflow.execution_depth": 0,
             "workflow.executions_per_session": 0,
             "workflow.sessions_per_blob": sum(len(revision.sessions) for revision in blob.revisions),
             "workflow.signals_per_blob": 0,
