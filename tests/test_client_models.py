@@ -85,7 +85,7 @@ async def test_a_model_is_stored_once_and_fetched_byte_for_byte_over_bad_network
         cutting(server.address, CUTS, 1) as (cut, cuts),
     ):
         await move(losing, cut, server.admin_key, moved)
-    assert lost.fates[Fate.REQUEST_LOST] == lost.fates[Fate.ANSWER_LOST] == 1
+    assert {Fate.REQUEST_LOST, Fate.ANSWER_LOST} <= lost.fates.keys()
     assert cuts.cuts == CUTS
     assert moved.stored is not None
     assert moved.stored.model.size == size
@@ -94,7 +94,8 @@ async def test_a_model_is_stored_once_and_fetched_byte_for_byte_over_bad_network
     assert moved.sent[-1] == moved.came[-1] == (size, size)
     assert all(earlier < later for (earlier, _), (later, _) in itertools.pairwise(moved.came))
     async with connect(server.address, server.admin_key) as hub:
-        made = [entry.method async for entry in hub.watch_audit("acme/scorer", replay_only=True)]
+        told = [entry async for entry in hub.watch_audit("acme/scorer", replay_only=True)]
+        made = [entry.method for entry in told if entry.code == "OK"]
         assert made.count("blobhub.v1.ModelService/UploadModel") == 1
 
 

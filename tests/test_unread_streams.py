@@ -11,6 +11,7 @@ import grpc
 import models
 import schedules
 import structlog
+import tasks
 from blobhub_server.objects.outline import BLOCK_BYTES
 from blobhub_server.rpc.unread import MAX_BYTES_PER_SENDER
 from calling import METHODS, ask, request_of
@@ -27,6 +28,8 @@ FITTING = MAX_BYTES_PER_SENDER // BLOCK_BYTES
 """So many chunks of downloads one caller may leave unread."""
 RESUMED_BY_ITS_CLIENT = {
     "DownloadModel": "its client goes on from the bytes it has, by `offset`",
+    "LeaseTasks": "its client leases again, and what it has leased is counted under its name",
+    "StreamQueue": "its client streams again, which begins with the queue as it is",
     "StreamInfer": "its answers are those of requests that the client has sent, and carry their tags",
 }
 """Streams whose status names no last sequence, and why. What is large in them is counted in `rpc/unread.py`."""
@@ -43,6 +46,7 @@ async def requests_of(api: Api) -> dict[str, dict[str, Any]]:
     await acme.blob(api, "acme/scorer", models.ONNX)
     operation = await models.put(api, doubling().SerializeToString())
     await models.processed(api, operation)
+    await tasks.start(api, await api.session(tasks.calls(), organization="workers"))
     numbers = {"name": "x", "datatype": "FP32", "shape": [1, 4], "floats": [1, 2, 3, 4]}
     return {
         "BackfillSchedule": {
@@ -51,8 +55,10 @@ async def requests_of(api: Api) -> dict[str, dict[str, Any]]:
             "end_time": {"seconds": 1_700_200_000},
         },
         "DownloadModel": {"revision": models.DRAFT},
+        "LeaseTasks": {"queue": "workers/resize", "maximum_tasks": 1},
         "RunExecution": {"session": session_id, "spec": spec},
         "StreamInfer": {"revision": models.DRAFT, "inputs": [numbers], "tag": "one"},
+        "StreamQueue": {"queue": "workers/resize"},
         "WatchAuditEntries": {"parent": "acme"},
         "WatchBlob": {"blob": "acme/pipeline"},
         "WatchExecution": {"execution": run.execution.id},

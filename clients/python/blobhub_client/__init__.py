@@ -235,7 +235,7 @@ class Client:
         upload = await asyncio.to_thread(models.Upload, first, content, self._policy, progress)
         while True:
             try:
-                return (await self.models.UploadModel(upload.messages_after_pause())).operation
+                return (await self.models.UploadModel(upload.messages())).operation
             except grpc.aio.AioRpcError as error:
                 await asyncio.sleep(upload.wait(CallError.of(error)))
 

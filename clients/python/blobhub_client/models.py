@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, TypeVar
 
 import grpc
@@ -18,7 +17,6 @@ from blobhub_client.policy import Policy, Retries
 from blobhub_client.streams import changed
 
 CHUNK_BYTES = 256 << 10
-PAUSE_SECONDS = 1.0
 
 Progress = Callable[[int, int], None]
 """Is told how many bytes have been moved, and how many there are in all."""
@@ -45,36 +43,31 @@ class Upload:
         self._first = changed(first, size=size, sha256=digest.hexdigest(), request_id=request_id)
         self._progress = progress or _nobody
         self._retries = Retries(policy.attempts)
-        self._pause_seconds = 0.0
+        self._asks = False
 
     def wait(self, error: CallError) -> float:
         """How many seconds to wait before the next attempt. Raises the error where there is to be none.
 
-        grpc.aio has an INTERNAL of its own for a call that the server ended while it was sent: what the server said is lost.
+        gRPC has an INTERNAL of its own for a call that the server ended while it was sent: what the server said is lost. So
+        the next attempt asks for it, with the first message alone. Where the model is not stored, its bytes are missing.
         """
-        self._pause_seconds = 2 * self._pause_seconds or PAUSE_SECONDS
+        if self._asks and error.code() is grpc.StatusCode.INVALID_ARGUMENT:
+            self._asks = False
+            return 0.0
+        self._asks = True
         return self._retries.wait(error, safe=error.code() is grpc.StatusCode.INTERNAL and not error.reason)
 
     def messages(self) -> Iterator[UploadModelRequest]:
         """What the call sends."""
-        self._content.seek(self._start)
         yield self._first
+        if self._asks:
+            return
+        self._content.seek(self._start)
         sent = 0
         while chunk := self._content.read(CHUNK_BYTES):
             yield UploadModelRequest(chunk=chunk)
             sent += len(chunk)
             self._progress(sent, self._first.size)
-
-    async def messages_after_pause(self) -> AsyncIterator[UploadModelRequest]:
-        """What the call sends. One that repeats another waits behind the first message, which may be answered or refused.
-
-        It may have stored the model, and then it does not read on: with more on the way, grpc.aio would lose that answer.
-        """
-        messages = self.messages()
-        yield next(messages)
-        await asyncio.sleep(self._pause_seconds)
-        for message in messages:
-            yield message
 
 
 class Download:
