@@ -62,7 +62,7 @@ class EmbeddedRuntime:
         self._recovery = Recovery(
             host, definitions, self._ownership, self._runners, lease_seconds, self._on_adoption, server_now=now
         )
-        self._waking = Waking(host, self._runners, self._recovery.load_runner, now)
+        self._waking = Waking(host, self._runners, self._recovery.load_runner, now, lease_seconds)
         self._going_on: dict[str, asyncio.Task[None]] = {}
         self._in_doubt: set[asyncio.Task[None]] = set()
         self._serving = asyncio.Event()

@@ -27,8 +27,6 @@ from blobhub_server.workflow.store import resting as store
 
 log = structlog.get_logger()
 
-MAX_SLEEP_SECONDS = 60.0
-"""After so long it looks again, whatever it slept for."""
 MIN_SLEEP_SECONDS = 0.05
 """How long at least between two looks at what is due: those that are in memory have timers of their own."""
 AHEAD = timedelta(seconds=0.25)
@@ -49,13 +47,17 @@ Load = Callable[[Execution], Awaitable[tuple[Runner, Sequence[Message]]]]
 
 
 class Waking:
-    """Wakes the executions of this server that rest. `now` is the clock that their rows go by."""
+    """Wakes the executions of this server that rest. `now` is the clock that their rows go by.
 
-    def __init__(self, host: Host, runners: Runners, load: Load, now: Callable[[], float]) -> None:
+    It looks again once a lease, whatever it slept for: one that has lost its runner without a word is found like this.
+    """
+
+    def __init__(self, host: Host, runners: Runners, load: Load, now: Callable[[], float], lease_seconds: float) -> None:
         self._host = host
         self._runners = runners
         self._load = load
         self._now = now
+        self._lease_seconds = lease_seconds
         self._called: set[str] = set()
         self._listener = Listener()
         self._sleeps_until = math.inf
@@ -150,7 +152,7 @@ class Waking:
 
     async def _sleep_seconds(self, end: datetime, failed: int) -> float:
         """For how long nothing comes due that was not looked at, up to `end`, or could not be woken; that is tried again."""
-        most = RETRY_SECONDS if failed else MAX_SLEEP_SECONDS
+        most = RETRY_SECONDS if failed else self._lease_seconds
         async with self._host.db.read() as tx:
             due = await store.next_wake_time(tx, self._host.server_id, end)
         now = server_time(self._now())
