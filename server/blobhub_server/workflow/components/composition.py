@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from blobhub_server.blobtypes.reference import is_alias, names_revision
@@ -22,9 +21,8 @@ from blobhub_server.workflow.components.contract import (
     Inputs,
     PortSpec,
 )
-from blobhub_server.workflow.values import is_number, unwrap
-
-MAX_SECONDS = 366 * 86400.0
+from blobhub_server.workflow.components.spans import timeout_of, timeout_problems
+from blobhub_server.workflow.values import unwrap
 
 
 class Execute(EffectComponent):
@@ -82,12 +80,11 @@ class Execute(EffectComponent):
         settings = {name: unwrap(value) for name, value in inputs.items()}
         for name, message in _problems(settings):
             raise ComponentError(f"`{name}` {message}", reason="INVALID_INPUT", retryable=False)
-        seconds = settings.get("timeout")
         child = Child(
             definition=settings["definition"],
             inputs=settings.get("input") or {},
             session=settings.get("session", ""),
-            timeout=None if seconds is None else float(seconds),
+            timeout=timeout_of(settings),
         )
         try:
             return await context.start_child(child)
@@ -103,16 +100,14 @@ class Execute(EffectComponent):
 def _problems(settings: dict[str, Any]) -> list[tuple[str, str]]:
     """What is wrong with plain values, by data input."""
     found = []
-    definition, session, timeout = (settings.get(name) for name in ("definition", "session", "timeout"))
+    definition, session = settings.get("definition"), settings.get("session")
     if "definition" in settings and not (isinstance(definition, str) and _names_definition(definition)):
         found.append(("definition", "must be the alias of a definition, or a reference such as acme/pipeline@3/refund"))
     if settings.get("input") is not None and not isinstance(settings["input"], dict):
         found.append(("input", "must be an object of values by alias"))
     if "session" in settings and not (isinstance(session, str) and is_alias(session)):
         found.append(("session", "must be the alias of a session: 1 to 63 characters of a-z, 0-9, - and _"))
-    if timeout is not None and not (is_number(timeout) and math.isfinite(timeout) and 0 < timeout <= MAX_SECONDS):
-        found.append(("timeout", "must be a number above 0, and at most a year"))
-    return found
+    return found + timeout_problems(settings)
 
 
 def _names_definition(text: str) -> bool:

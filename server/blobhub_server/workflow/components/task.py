@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from blobhub_server.blobtypes.reference import is_alias
@@ -17,9 +16,8 @@ from blobhub_server.workflow.components.contract import (
     PortSpec,
     TaskComponent,
 )
-from blobhub_server.workflow.values import is_number, unwrap
-
-MAX_SECONDS = 366 * 86400.0
+from blobhub_server.workflow.components.spans import timeout_of, timeout_problems
+from blobhub_server.workflow.values import unwrap
 
 
 class Call(TaskComponent):
@@ -58,8 +56,7 @@ class Call(TaskComponent):
         settings = {name: unwrap(inputs[name]) for name in ("queue", "timeout") if name in inputs}
         for name, message in _problems(settings):
             raise ComponentError(f"`{name}` {message}", reason="INVALID_INPUT", retryable=False)
-        seconds = settings.get("timeout")
-        return task(settings["queue"], None if seconds is None else float(seconds))
+        return task(settings["queue"], timeout_of(settings))
 
     def problems(self, settings: Inputs) -> list[tuple[str, str]]:
         """The queue must be a name, and a timeout a span."""
@@ -68,10 +65,7 @@ class Call(TaskComponent):
 
 def _problems(settings: dict[str, Any]) -> list[tuple[str, str]]:
     """What is wrong with plain values, by data input."""
-    found = []
-    queue, timeout = settings.get("queue"), settings.get("timeout")
+    found, queue = [], settings.get("queue")
     if "queue" in settings and not (isinstance(queue, str) and is_alias(queue)):
         found.append(("queue", "must be the name of a queue: 1 to 63 characters of a-z, 0-9, - and _"))
-    if timeout is not None and not (is_number(timeout) and math.isfinite(timeout) and 0 < timeout <= MAX_SECONDS):
-        found.append(("timeout", "must be a number above 0, and at most a year"))
-    return found
+    return found + timeout_problems(settings)

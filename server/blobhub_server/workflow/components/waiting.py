@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from datetime import UTC, datetime
 from typing import Any
@@ -17,9 +16,8 @@ from blobhub_server.workflow.components.contract import (
     PureComponent,
     RouteSetting,
 )
-from blobhub_server.workflow.values import is_number, unwrap
-
-MAX_SECONDS = 366 * 86400.0
+from blobhub_server.workflow.components.spans import is_span, timeout_of
+from blobhub_server.workflow.values import unwrap
 
 _SPAN = "must be a number from 0 to a year"
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
@@ -68,7 +66,7 @@ def _problems(given: Inputs) -> list[tuple[str, str]]:
     found = []
     if "seconds" in given and "until" in given:
         found.append(("until", "must not have a value beside `seconds`: it is the one or the other"))
-    if "seconds" in given and not _is_span(given["seconds"]):
+    if "seconds" in given and not is_span(given["seconds"]):
         found.append(("seconds", _SPAN))
     if "until" in given:
         try:
@@ -76,10 +74,6 @@ def _problems(given: Inputs) -> list[tuple[str, str]]:
         except ValueError as error:
             found.append(("until", str(error)))
     return found
-
-
-def _is_span(value: Any) -> bool:
-    return is_number(value) and math.isfinite(value) and 0 <= value <= MAX_SECONDS
 
 
 def _instant(text: Any) -> datetime:
@@ -131,8 +125,7 @@ class Wait(PureComponent):
         given = {name: unwrap(value) for name, value in inputs.items()}
         for name, message in _signal_problems(given):
             raise ComponentError(f"`{name}` {message}", reason="INVALID_INPUT", retryable=False)
-        timeout = given.get("timeout")
-        return signal(given["name"], given.get("key", ""), None if timeout is None else float(timeout))
+        return signal(given["name"], given.get("key", ""), timeout_of(given))
 
     def routes_taken(self, settings: Inputs) -> list[RouteSetting]:
         """`received`, and `timeout` where there is one."""
@@ -149,7 +142,7 @@ def _signal_problems(given: Inputs) -> list[tuple[str, str]]:
     for name, least in (("name", 1), ("key", 0)):
         if name in given and not _is_word(given[name], least):
             found.append((name, f"must be a text of {least} to {MAX_ROUTE} characters, none of them a control character"))
-    if "timeout" in given and not _is_span(given["timeout"]):
+    if "timeout" in given and not is_span(given["timeout"]):
         found.append(("timeout", _SPAN))
     return found
 
